@@ -1,0 +1,38 @@
+# `make`: the environment, then whatever of the pipeline is not up to date.
+# `make test`: every check and test.   `make lock`: choose and pin dependencies anew.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+INSTALL = uv pip install --quiet --python .venv/bin/python
+
+.PHONY: all test lock
+all: .venv/main.done
+	@test -e "$$(cat .venv/mlflow-env)" || digits mlflow-env . > .venv/mlflow-env || true
+	dvc repro
+	@digits report metrics README.md
+
+test: .venv/dev.done
+	ruff format --check .
+	ruff check .
+	mypy
+	pytest
+
+.venv/main.done: requirements/main.txt requirements/uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "make: $(PYTHON) is not Python 3.11 to 3.13; name one: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(INSTALL) --require-hashes -r requirements/main.txt
+	$(INSTALL) --no-deps --editable .
+	@digits mlflow-env . > .venv/mlflow-env || true
+	@touch $@
+
+.venv/dev.done: .venv/main.done requirements/dev.txt
+	$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --custom-compile-command "make lock" --upgrade
+lock:
+	$(COMPILE) pyproject.toml -o requirements/main.txt
+	$(COMPILE) pyproject.toml --extra dev -c requirements/main.txt -o requirements/dev.txt
+	echo 'uv==0.13.8' | $(COMPILE) - -o requirements/uv.txt

@@ -1,0 +1,48 @@
+"""How well probabilities match labels. Plain numpy."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLASSES = 10
+# Keras clips at the same value, so that a probability of 0 costs 16.1 and not infinity.
+SMALLEST = 1e-7
+
+
+def assigned(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The most probable digit for each row of (n, 10) probabilities: (n,) uint8."""
+    return probabilities.argmax(axis=1).astype(np.uint8)
+
+
+def cross_entropy(probabilities: NDArray[np.float32], y: NDArray[np.uint8]) -> float:
+    """Mean of -log(probability of the true digit), in nats."""
+    true = probabilities[np.arange(len(y)), y].astype(np.float64)
+    return float(-np.log(true.clip(SMALLEST, 1.0)).mean())
+
+
+def confusion_matrix(y: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(10, 10) counts: row the true digit, column the assigned one."""
+    cells = np.ravel_multi_index((y, predicted), (CLASSES, CLASSES))
+    return np.bincount(cells, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+
+
+def score(probabilities: NDArray[np.float32], y: NDArray[np.uint8]) -> dict[str, Any]:
+    """All that is reported of one set of images.
+
+    Returns:
+        loss (nats, 6 decimals), accuracy, errors, images, per_class_accuracy (10 numbers; None for
+        a digit that does not occur) and confusion_matrix (10 rows of 10).
+    """
+    matrix = confusion_matrix(y, assigned(probabilities))
+    right, counts = np.diag(matrix), matrix.sum(axis=1)
+    return {
+        "loss": round(cross_entropy(probabilities, y), 6),
+        "accuracy": round(int(right.sum()) / len(y), 6),
+        "errors": len(y) - int(right.sum()),
+        "images": len(y),
+        "per_class_accuracy": [
+            round(int(r) / int(n), 6) if n else None for r, n in zip(right, counts, strict=True)
+        ],
+        "confusion_matrix": matrix.tolist(),
+    }

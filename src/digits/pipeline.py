@@ -1,0 +1,220 @@
+"""What a stage does: pure functions called in order, their results told to the tracker.
+
+TensorFlow is imported inside the functions, once there is work for it.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digits import DigitsError, environment, evaluation, plots
+from digits.config import Params
+from digits.dataset import Dataset, hold_out, pixels
+
+if TYPE_CHECKING:
+    from digits.tracking import Run
+    from digits.training import Epoch
+
+HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+@dataclass
+class Console:
+    """Says lines, and keeps them for the run's console log."""
+
+    echo: Callable[[str], None]
+    bar: bool = False
+    lines: list[str] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+        self.echo(line)
+
+    def epoch(self, line: str) -> None:
+        """Say the result of an epoch, unless a progress bar has shown it."""
+        self.lines.append(line)
+        if not self.bar:
+            self.echo(line)
+
+
+def train(
+    version: str, params: Params, dataset: Dataset, run: "Run", console: Console
+) -> tuple[Any, list["Epoch"]]:
+    """Train one version; log its parameters, epochs, curves and model.
+
+    Returns:
+        The trained Keras model and what each epoch gave.
+
+    Raises:
+        DigitsError: the loss is no longer a number; names version, epoch and learning rate.
+    """
+    parameters = params.model(version)
+    kept, held_out = hold_out(dataset.y_train, params.data.validation, params.seed)
+    digest = dataset.digest()
+    run.parameters({"version": version, **flattened(version, params), "data.sha256": digest})
+    run.parameters({f"library.{n}": v for n, v in environment.libraries().items()})
+    run.datasets(dataset, "MNIST", digest)
+
+    from digits import models, training
+
+    model = models.build(parameters, params.seed)
+    described = f"{model.count_params():,} parameters, {len(kept):,} images"
+    console.say(f"{version}: training {described}, {parameters.epochs} epochs")
+
+    def on_epoch(epoch: "Epoch") -> None:
+        metrics = epoch.metrics
+        told = "  ".join(f"{name} {metrics[name]:.4f}" for name in HISTORY if name in metrics)
+        progress = f"{epoch.number:2d}/{parameters.epochs}"
+        console.epoch(f"{version}: epoch {progress}  {told}  {epoch.seconds:.1f} s")
+        speed = {"epoch_seconds": epoch.seconds, "images_per_second": epoch.images_per_second}
+        run.metrics({**metrics, **speed}, step=epoch.number)
+        if not math.isfinite(metrics["loss"]):
+            rate = parameters.optimizer.arguments["learning_rate"]
+            raise DigitsError(
+                f"{version}: the loss is {metrics['loss']} in epoch {epoch.number}: "
+                f"training diverged; lower the learning rate, now {rate}"
+            )
+
+    x = pixels(dataset.x_train)
+    validation = (x[held_out], dataset.y_train[held_out]) if len(held_out) else None
+    epochs = training.fit(
+        model,
+        x[kept] if len(held_out) else x,
+        dataset.y_train[kept],
+        epochs=parameters.epochs,
+        batch_size=parameters.batch_size,
+        validation=validation,
+        on_epoch=on_epoch,
+        progress=console.bar,
+    )
+    times = timing(epochs)
+    console.say(f"{version}: trained in {times['training_seconds']:.1f} s")
+    run.model(model, x[:5], training.predict(model, x[:5]))
+    run.metrics({**times, "parameters": model.count_params()})
+    return model, epochs
+
+
+def evaluate(model: Any, dataset: Dataset) -> dict[str, NDArray[np.float32]]:
+    """The (n, 10) probabilities that a model gives to the images of `train` and of `test`."""
+    from digits import training
+
+    return {
+        "train": training.predict(model, pixels(dataset.x_train)),
+        "test": training.predict(model, pixels(dataset.x_test)),
+    }
+
+
+def scores(
+    model: Any, dataset: Dataset, probabilities: Mapping[str, NDArray[np.float32]]
+) -> dict[str, Any]:
+    """What is reported of a model: its size, its scores on `train` and `test`, its layers."""
+    from digits import models
+
+    return {
+        "parameters": model.count_params(),
+        "train": evaluation.score(probabilities["train"], dataset.y_train),
+        "test": evaluation.score(probabilities["test"], dataset.y_test),
+        "layers": models.describe(model),
+    }
+
+
+def log_scores(
+    version: str,
+    scored: Mapping[str, Any],
+    dataset: Dataset,
+    probabilities: Mapping[str, NDArray[np.float32]],
+    run: "Run",
+) -> None:
+    """Complete a run with the final scores and with figures of the errors."""
+    run.metrics(final_metrics(scored))
+    matrix = scored["test"]["confusion_matrix"]
+    run.figure(plots.confusion(version, matrix, "test"), "confusion.png")
+    test = (dataset.x_test, dataset.y_test, probabilities["test"])
+    run.figure(plots.misclassified(version, *test), "misclassified.png")
+
+
+def final_metrics(scored: Mapping[str, Any]) -> dict[str, float]:
+    """train_loss, train_accuracy, train_errors, test_loss, test_accuracy and test_errors."""
+    return {
+        f"{part}_{name}": scored[part][name]
+        for part in ("train", "test")
+        for name in ("loss", "accuracy", "errors")
+    }
+
+
+def summary(version: str, scored: Mapping[str, Any]) -> str:
+    """One line for people."""
+    test, train = scored["test"], scored["train"]
+    return (
+        f"{version}: test accuracy {test['accuracy']:.2%} ({test['errors']} errors in "
+        f"{test['images']:,}), train accuracy {train['accuracy']:.2%}"
+    )
+
+
+def history(epochs: list["Epoch"]) -> dict[str, list[float | int | str]]:
+    """The columns of a history file; six decimals."""
+    names = [name for name in HISTORY if name in epochs[0].metrics]
+    columns: dict[str, list[float | int | str]] = {"epoch": [e.number for e in epochs]}
+    return columns | {name: [f"{e.metrics[name]:.6f}" for e in epochs] for name in names}
+
+
+def timing(epochs: list["Epoch"]) -> dict[str, float]:
+    """Wall time of the epochs, their median, and the images per second of the median epoch."""
+    seconds = [epoch.seconds for epoch in epochs]
+    return {
+        "training_seconds": round(sum(seconds), 3),
+        "seconds_per_epoch": round(statistics.median(seconds), 4),
+        "images_per_second": round(statistics.median(e.images_per_second for e in epochs), 1),
+    }
+
+
+def flattened(version: str, params: Params) -> dict[str, object]:
+    """All that params.yaml says of a version, as names and values, and the layers in one line."""
+    model = params.model(version)
+    layers = [f"{x.name}({_arguments(x.arguments)})" for x in model.layers]
+    flat: dict[str, object] = {
+        "seed": params.seed,
+        "epochs": model.epochs,
+        "batch_size": model.batch_size,
+        "data.validation": params.data.validation,
+        "architecture": " > ".join(layers).replace("()", ""),
+    }
+    choices = [("optimizer", model.optimizer), ("loss_function", model.loss)]
+    choices += [(f"layers.{index}", layer) for index, layer in enumerate(model.layers)]
+    for name, choice in choices:
+        flat[name] = choice.name
+        flat |= {f"{name}.{key}": value for key, value in choice.arguments.items()}
+    return flat
+
+
+def _arguments(arguments: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in arguments.items())
+
+
+def curves(
+    ours: Mapping[str, Mapping[str, list[float]]], reported: Mapping[str, Any]
+) -> dict[str, list[float | int | str]]:
+    """The learning curves of all versions and of 2018 as one table, for `dvc plots`."""
+    rows = list(_curve_rows(ours, {v: r["history"] for v, r in reported.items()}))
+    return {
+        name: [row[place] for row in rows]
+        for place, name in enumerate(("version", "epoch", "loss", "accuracy"))
+    }
+
+
+def _curve_rows(
+    ours: Mapping[str, Any], reported: Mapping[str, Any]
+) -> Iterator[tuple[str, int, float, float]]:
+    for version, columns in ours.items():
+        named = [(version, columns)]
+        if version in reported:
+            named.append((f"{version} (2018)", reported[version]))
+        for name, curve in named:
+            pairs = zip(curve["loss"], curve["accuracy"], strict=True)
+            for epoch, (loss, accuracy) in enumerate(pairs, start=1):
+                yield name, epoch, loss, accuracy

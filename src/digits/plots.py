@@ -1,0 +1,196 @@
+"""Figures. Each function takes data and returns a matplotlib figure; nothing is read or written."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+OURS, REPORTED = "#1f6fb4", "#d9822b"
+COLORS = {
+    "Conv2D": "#9ecae1",
+    "Dense": "#a1d99b",
+    "MaxPooling2D": "#fdd0a2",
+    "AveragePooling2D": "#fdd0a2",
+    "Dropout": "#e3e3e3",
+    "Flatten": "#f2f2f2",
+}
+Column = Mapping[str, Sequence[float]]
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG; the same bytes for the same figure (no version, no date)."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def samples(x: NDArray[np.uint8], y: NDArray[np.uint8], each: int = 12) -> Figure:
+    """The first `each` images of every digit, one row per digit."""
+    figure = Figure(figsize=(each * 0.55 + 0.5, 10 * 0.55 + 0.5), layout="constrained")
+    figure.suptitle("MNIST training images, by label")
+    for digit, row in enumerate(figure.subplots(10, each, squeeze=False)):
+        for axes, index in zip(row, np.flatnonzero(y == digit), strict=False):
+            axes.imshow(x[index], cmap="gray_r", vmin=0, vmax=255)
+        for axes in row:
+            _bare(axes)
+        row[0].set_ylabel(digit, rotation=0, labelpad=12, va="center", fontsize=13)
+    return figure
+
+
+def layers(version: str, described: Sequence[Mapping[str, Any]]) -> Figure:
+    """A network's layers from the image down to the ten probabilities, with shapes and sizes."""
+    height = 0.62 * (len(described) + 1) + 0.7
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    axes = figure.add_subplot()
+    total = sum(layer["parameters"] for layer in described)
+    axes.set_title(f"{version}: {total:,} parameters")
+    rows: list[Mapping[str, Any]] = [
+        {"type": "image", "output_shape": [28, 28, 1], "parameters": 0},
+        *described,
+    ]
+    for index, layer in enumerate(rows):
+        y = -index
+        box = FancyBboxPatch(
+            (0.0, y - 0.33),
+            6,
+            0.66,
+            boxstyle="round,pad=0,rounding_size=0.08",
+            facecolor=COLORS.get(layer["type"], "#ffffff"),
+            edgecolor="#555555",
+        )
+        axes.add_patch(box)
+        axes.text(0.2, y, layer["type"], va="center", weight="bold")
+        axes.text(2.7, y, " × ".join(map(str, layer["output_shape"])), va="center")
+        if layer["parameters"]:
+            axes.text(5.85, y, f"{layer['parameters']:,}", va="center", ha="right")
+        if index:
+            axes.annotate("", (3, y + 0.33), (3, y + 0.67), arrowprops={"arrowstyle": "->"})
+    axes.set(xlim=(-0.1, 6.1), ylim=(-len(rows) + 0.5, 0.5))
+    axes.axis("off")
+    return figure
+
+
+def learning_curves(version: str, ours: Column, reported: Column | None) -> Figure:
+    """Loss and accuracy by epoch while training; held-out images dashed; 2018 in orange."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    figure.suptitle(f"{version}: training")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        epochs = range(1, len(ours[name]) + 1)
+        axes.plot(epochs, ours[name], "o-", color=OURS, markersize=3, label="ours")
+        if f"val_{name}" in ours:
+            held_out = ours[f"val_{name}"]
+            axes.plot(epochs, held_out, "--", color=OURS, label="ours, held-out images")
+        if reported:
+            epochs = range(1, len(reported[name]) + 1)
+            axes.plot(epochs, reported[name], "s-", color=REPORTED, markersize=3, label="2018")
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if name == "loss":
+            axes.set_yscale("log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+    return figure
+
+
+def confusion(version: str, matrix: Sequence[Sequence[int]], images: str) -> Figure:
+    """Counts by true and assigned digit; errors shaded, the diagonal left plain."""
+    counts = np.array(matrix)
+    errors = counts * (1 - np.eye(len(counts), dtype=int))
+    figure = Figure(figsize=(6.2, 5.6), layout="constrained")
+    axes = figure.add_subplot()
+    shades = axes.imshow(errors, cmap="Reds", vmin=0, vmax=max(int(errors.max()), 1))
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            dark = errors[row, column] > 0.6 * errors.max()
+            axes.text(column, row, count, ha="center", va="center", color="w" if dark else "k")
+    axes.set(
+        title=f"{version}: {errors.sum()} errors in {counts.sum():,} {images} images",
+        xlabel="assigned",
+        ylabel="true",
+        xticks=range(10),
+        yticks=range(10),
+    )
+    figure.colorbar(shades, label="errors", ticks=MaxNLocator(integer=True))
+    return figure
+
+
+def misclassified(
+    version: str,
+    x: NDArray[np.uint8],
+    y: NDArray[np.uint8],
+    probabilities: NDArray[np.float32],
+) -> Figure:
+    """Every image whose assigned digit is not its label, the surest mistakes first."""
+    predicted = probabilities.argmax(axis=1)
+    surest = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != y)
+    wrong = wrong[np.argsort(-surest[wrong], kind="stable")]
+    columns = 12
+    rows = max(1, -(-len(wrong) // columns))
+    figure = Figure(figsize=(columns * 0.85, rows * 1.1 + 0.9), layout="constrained")
+    figure.suptitle(
+        f"{version}: all {len(wrong)} misclassified test images: label → assigned (probability)"
+    )
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, index in zip(all_axes, wrong, strict=False):
+        axes.imshow(x[index], cmap="gray_r", vmin=0, vmax=255)
+        text = f"{y[index]} → {predicted[index]}  ({surest[index]:.2f})"
+        axes.set_title(text, fontsize=7.5, pad=3)
+    for place, axes in enumerate(all_axes):
+        _bare(axes)
+        axes.set_visible(place < len(wrong))
+    return figure
+
+
+def comparison(ours: Mapping[str, Mapping[str, Any]], reported: Mapping[str, Any]) -> Figure:
+    """Test errors and parameters of all versions side by side, beside those reported in 2018."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    errors = {version: scores["test"]["errors"] for version, scores in ours.items()}
+    _bars(left, errors, {v: r["test_errors"] for v, r in reported.items()})
+    left.set(title="errors on the 10,000 test images", ylabel="errors")
+    left.legend()
+    sizes = {version: scores["parameters"] for version, scores in ours.items()}
+    _bars(right, sizes, {})
+    right.set(title="parameters", ylabel="parameters", yscale="log")
+    right.set_ylim(top=4 * max(sizes.values()))
+    return figure
+
+
+def training_time(ours: Mapping[str, float], reported: Mapping[str, Any], hardware: str) -> Figure:
+    """Seconds of training of each version, beside those reported in 2018."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    _bars(axes, ours, {v: r["training_time_s"] for v, r in reported.items()})
+    axes.set(title=f"training time (ours: {hardware})", ylabel="seconds", yscale="log")
+    axes.set_ylim(top=4 * max(axes.get_ylim()[1], 1))
+    axes.legend()
+    return figure
+
+
+def _bars(axes: Axes, ours: Mapping[str, float], reported: Mapping[str, float]) -> None:
+    reported = {version: value for version, value in reported.items() if version in ours}
+    width = 0.38 if reported else 0.6
+    shift = width / 2 if reported else 0
+    places = {version: place for place, version in enumerate(ours)}
+    for values, label, color, offset in (
+        (reported, "2018", REPORTED, -shift),
+        (ours, "ours", OURS, shift),
+    ):
+        if values:
+            centres = [places[version] + offset for version in values]
+            bars = axes.bar(centres, values.values(), width, label=label, color=color)
+            axes.bar_label(bars, [f"{value:,.0f}" for value in values.values()], padding=2)
+    axes.set_xticks(range(len(ours)), list(ours))
+    axes.margins(y=0.15)
+
+
+def _bare(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,206 @@
+"""The written results: metrics/report.md and the table in the README, made from metrics/."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from digits import DigitsError, files, plots
+
+START, END = "<!-- results -->\n", "<!-- /results -->\n"
+Row = tuple[str, str, Callable[[float], str]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the metrics folder holds, by version."""
+
+    notes: list[str]
+    reported: Mapping[str, Any]
+    reported_hardware: str
+    scores: Mapping[str, Any]
+    timing: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    epochs: Mapping[str, int]
+    first_loss: Mapping[str, float]
+
+    def hardware(self, version: str) -> str:
+        machine = self.machine[version]
+        cores = f"{machine['cores']} cores"
+        return f"{machine['processor']}, {cores}, {machine['memory']}, no GPU"
+
+
+def read(metrics: Path) -> Results:
+    """Read the metrics folder.
+
+    Raises:
+        DigitsError: a file is missing or damaged.
+    """
+    reference = files.read_json(metrics / "report-2018.json")
+    versions = sorted(path.stem for path in (metrics / "scores").glob("*.json"))
+    if not versions:
+        raise DigitsError(f"{metrics / 'scores'}: no scores there; run `dvc repro`")
+    history = {v: files.read_columns(metrics / "history" / f"{v}.csv") for v in versions}
+    by_version = {
+        folder: {v: files.read_json(metrics / folder / f"{v}.json") for v in versions}
+        for folder in ("scores", "timing", "machine")
+    }
+    return Results(
+        notes=reference["notes"],
+        reported=reference["versions"],
+        reported_hardware=reference["hardware"],
+        epochs={v: len(columns["epoch"]) for v, columns in history.items()},
+        first_loss={v: columns["loss"][0] for v, columns in history.items()},
+        **by_version,
+    )
+
+
+def training_time(results: Results) -> Figure:
+    """The bar chart of training times."""
+    seconds = {v: timing["training_seconds"] for v, timing in results.timing.items()}
+    hardware = results.hardware(next(iter(seconds)))
+    return plots.training_time(seconds, results.reported, hardware)
+
+
+def in_readme(readme: str, results: Results) -> str:
+    """The README with its results replaced.
+
+    Raises:
+        DigitsError: the marks around the results are not there.
+    """
+    before, start, rest = readme.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise DigitsError(f"README: expected the lines {START.strip()} and {END.strip()}")
+    return f"{before}{START}{table(results)}{END}{after}"
+
+
+def table(results: Results) -> str:
+    """One row per version, reported | ours."""
+    lines = [
+        (
+            "| version | parameters | test accuracy, 2018 | **ours** "
+            "| test errors, 2018 | **ours** | training time, 2018 | **ours** |"
+        ),
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for version, scores in results.scores.items():
+        known = results.reported.get(version)
+        test = scores["test"]
+        cells = [
+            version,
+            f"{scores['parameters']:,}",
+            _percent(known["test_accuracy"]) if known else "–",
+            f"**{_percent(test['accuracy'])}**",
+            str(known["test_errors"]) if known else "–",
+            f"**{test['errors']}**",
+            _seconds(known["training_time_s"]) if known else "–",
+            f"**{_seconds(results.timing[version]['training_seconds'])}**",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + f"\n\n{_conditions(results)}\n"
+
+
+def _conditions(results: Results) -> str:
+    """Hardware, libraries and dates: once where all versions share them."""
+    ours: dict[str, list[str]] = {}
+    for version, machine in results.machine.items():
+        text = (
+            f"{machine['date']} on {results.hardware(version)}, {machine['system']}, "
+            f"Python {machine['python']}, Keras {machine['keras']}, "
+            f"TensorFlow {machine.get('tensorflow', machine.get('tensorflow-cpu'))}"
+        )
+        ours.setdefault(text, []).append(version)
+    said = "; ".join(f"{', '.join(versions)}: {text}" for text, versions in ours.items())
+    return (
+        f"One run of each version (n = 1), the seed of params.yaml. Ours: {said}. "
+        f"2018: {results.reported_hardware}; its times include scoring the training set after "
+        "every epoch, ours do not."
+    )
+
+
+def page(results: Results) -> str:
+    """All of metrics/report.md."""
+    parts = [
+        "# Reported in 2018, measured here",
+        "Written by `digits report` from the files in this folder.",
+        table(results).strip(),
+        "![test errors and parameters](figures/comparison.png)",
+        "![training time](training-time.png)",
+        *(_section(version, results) for version in results.scores),
+        "## The data",
+        "![samples](figures/samples.png)",
+        "## What the 2018 report says of itself that its logs do not",
+        "\n".join(f"- {note}" for note in results.notes),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(version: str, results: Results) -> str:
+    scores, known = results.scores[version], results.reported.get(version, {})
+    ours = {
+        "parameters": scores["parameters"],
+        "epochs": results.epochs[version],
+        "first_loss": results.first_loss[version],
+        "training_time_s": results.timing[version]["training_seconds"],
+        **{
+            f"{part}_{name}": scores[part][name]
+            for part in ("train", "test")
+            for name in ("loss", "accuracy", "errors")
+        },
+    }
+    reported = dict(known)
+    if known:
+        curve = known["history"]["loss"]
+        reported |= {"first_loss": curve[0], "epochs": len(curve)}
+    rows: tuple[Row, ...] = (
+        ("parameters", "parameters", "{:,}".format),
+        ("epochs", "epochs", "{:.0f}".format),
+        ("training loss, first epoch", "first_loss", "{:.4f}".format),
+        ("loss, training images", "train_loss", "{:.5f}".format),
+        ("accuracy, training images", "train_accuracy", _percent),
+        ("errors, training images", "train_errors", "{:,}".format),
+        ("loss, test images", "test_loss", "{:.5f}".format),
+        ("accuracy, test images", "test_accuracy", _percent),
+        ("errors, test images", "test_errors", "{:,}".format),
+        ("training time", "training_time_s", _seconds),
+    )
+    lines = ["| | 2018 | ours | ours − 2018 |", "|---|--:|--:|--:|"]
+    for label, key, style in rows:
+        then, now = reported.get(key), ours[key]
+        change = "–" if then is None else _signed(now - then, style)
+        lines.append(
+            f"| {label} | {'–' if then is None else style(then)} | {style(now)} | {change} |"
+        )
+    right = scores["test"]["per_class_accuracy"]
+    figures = ("layers", "curves", "confusion", "misclassified")
+    return "\n\n".join(
+        [
+            f"## {version}",
+            "\n".join(lines),
+            "| test accuracy by digit | "
+            + " | ".join(map(str, range(10)))
+            + " |\n"
+            + "|---"
+            + "|--:" * 10
+            + "|\n"
+            + f"| {version} | "
+            + " | ".join("–" if r is None else _percent(r) for r in right)
+            + " |",
+            *(f"![{version}: {name}](figures/{version}-{name}.png)" for name in figures),
+        ]
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}".replace("%", " %")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s"
+
+
+def _signed(change: float, style: Callable[[float], str]) -> str:
+    return f"{'−' if change < 0 else '+' if change > 0 else '±'}{style(abs(change))}"

@@ -1,0 +1,226 @@
+"""Runs in MLflow: the only module that knows it."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import mlflow
+import numpy as np
+from matplotlib.figure import Figure
+from mlflow.data.numpy_dataset import from_numpy
+from mlflow.entities import DatasetInput, InputTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+from mlflow.tracking import MlflowClient
+from numpy.typing import NDArray
+
+from digits import DigitsError, environment
+from digits.dataset import Dataset
+
+EXPERIMENT = "mnist"
+MODEL_TAG = "model_sha256"
+SYSTEM_METRICS_EVERY = 2  # seconds; v1 trains for about 20
+
+# A project run sets it for all its child processes, though only one of them is that run.
+INHERITED_RUN = "MLFLOW_RUN_ID"
+
+
+def connect(root: Path) -> None:
+    """Use MLFLOW_TRACKING_URI, else the project's own database, made if it is not there.
+
+    The database's default experiment gets the project's name, so that the runs of DVC and those of
+    `mlflow run .`, which MLflow itself opens there, stand in one table.
+
+    Raises:
+        DigitsError: the store cannot be used; names it and why.
+    """
+    own = root.resolve() / "mlflow.db"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{own}"
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(uri)
+    try:
+        # MLflow puts the artifacts of a new database under the current folder.
+        with chdir(root):
+            client = MlflowClient()
+            known = client.get_experiment_by_name(EXPERIMENT)
+            if known is None and _is_file(uri, own):
+                client.rename_experiment("0", EXPERIMENT)
+            elif known is None:
+                client.create_experiment(EXPERIMENT)
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DigitsError(f"MLflow store {uri}: cannot be used: {reason}") from error
+
+
+def _is_file(uri: str, path: Path) -> bool:
+    return uri.startswith("sqlite:") and Path(unquote(uri.removeprefix("sqlite:///"))) == path
+
+
+class Run:
+    """One run, open or closed, and the model that it logged."""
+
+    def __init__(self, run_id: str, model_id: str | None = None) -> None:
+        self.id = run_id
+        self.model_id = model_id
+        self._client = MlflowClient()
+
+    def tags(self, tags: Mapping[str, object]) -> None:
+        for name, value in tags.items():
+            self._client.set_tag(self.id, name, str(value))
+
+    def parameters(self, parameters: Mapping[str, object]) -> None:
+        """Log parameters; those that `mlflow run -P` has logged already stay as they are."""
+        logged = self._client.get_run(self.id).data.params
+        new = {name: value for name, value in parameters.items() if name not in logged}
+        mlflow.log_params(new, run_id=self.id)
+
+    def metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers of the run and, once a model is logged, of that model."""
+        values = {name: float(value) for name, value in metrics.items()}
+        mlflow.log_metrics(values, step=step, run_id=self.id, model_id=self.model_id)
+
+    def datasets(self, dataset: Dataset, source: str, digest: str) -> None:
+        inputs = [
+            DatasetInput(
+                from_numpy(
+                    x, source=source, targets=y, name=f"mnist-{context}", digest=digest[:32]
+                )._to_mlflow_entity(),
+                [InputTag("mlflow.data.context", context)],
+            )
+            for context, x, y in (
+                ("training", dataset.x_train, dataset.y_train),
+                ("testing", dataset.x_test, dataset.y_test),
+            )
+        ]
+        self._client.log_inputs(self.id, inputs)
+
+    def model(
+        self, model: Any, images: NDArray[np.float32], probabilities: NDArray[np.float32]
+    ) -> None:
+        """Log a Keras model, with one of the images as input example. The run must be open."""
+        import mlflow.keras
+
+        packages = ("keras", "tensorflow", "tensorflow-cpu", "numpy")
+        versions = environment.libraries()
+        info = mlflow.keras.log_model(
+            model,
+            name="model",
+            signature=infer_signature(images, probabilities),
+            input_example=images[:1],
+            # Without it MLflow loads the model in another process to see what it imports.
+            pip_requirements=[f"{p}=={versions[p]}" for p in packages if p in versions],
+        )
+        self.model_id = info.model_id
+
+    def figure(self, figure: Figure, name: str) -> None:
+        self._client.log_figure(self.id, figure, f"figures/{name}")
+
+    def text(self, text: str, name: str) -> None:
+        self._client.log_text(self.id, text, name)
+
+
+@contextmanager
+def start(name: str, *, attach: bool = False) -> Iterator[Run]:
+    """Open a run, and close it as what became of it: FINISHED, FAILED or, if interrupted, KILLED.
+
+    Args:
+        name: of the run.
+        attach: use the run that `mlflow run` opened for this process, if it did; else such a run
+            becomes the parent of a new one.
+    """
+    inherited = os.environ.pop(INHERITED_RUN, None)
+    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_EVERY)
+    if attach and inherited:
+        mlflow.start_run(run_id=inherited, log_system_metrics=True)
+        MlflowClient().update_run(inherited, name=name)
+        run = Run(inherited)
+    else:
+        client = MlflowClient()
+        parent = client.get_run(inherited).info if inherited else None
+        experiment = parent or client.get_experiment_by_name(EXPERIMENT)
+        opened = mlflow.start_run(
+            experiment_id=experiment.experiment_id,
+            run_name=name,
+            parent_run_id=inherited,
+            log_system_metrics=True,
+        )
+        run = Run(opened.info.run_id)
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        mlflow.end_run(status)
+
+
+@contextmanager
+def attached(name: str, wanted: bool) -> Iterator[Run | None]:
+    """The run that `mlflow run` opened for this process; None if it did not, or is not wanted."""
+    if wanted and INHERITED_RUN in os.environ:
+        with start(name, attach=True) as run:
+            yield run
+    else:
+        yield None
+
+
+def find(model_file: Path) -> Run | None:
+    """The newest run that saved a model file with this content, or None."""
+    client = MlflowClient()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(
+        experiments,
+        f"tags.{MODEL_TAG} = '{sha256(model_file)}'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    if not found:
+        return None
+    logged = found[0].outputs.model_outputs if found[0].outputs else []
+    return Run(found[0].info.run_id, logged[0].model_id if logged else None)
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def share_environment(project: Path, prefix: Path) -> str:
+    """Put a link to a Python environment where `mlflow run` looks for that of a project.
+
+    By default MLflow builds one with pyenv, named by a hash of what python_env.yaml asks for,
+    unless one of that name is there.
+
+    Returns:
+        The link's path.
+
+    Raises:
+        DigitsError: the link cannot be made.
+    """
+    from mlflow.environment_variables import MLFLOW_ENV_ROOT
+    from mlflow.projects.utils import load_project
+    from mlflow.utils.environment import _PythonEnv
+    from mlflow.utils.virtualenv import _get_virtualenv_name
+
+    wanted = _PythonEnv.from_yaml(load_project(str(project)).env_config_path)
+    link = Path(MLFLOW_ENV_ROOT.get()).expanduser() / _get_virtualenv_name(wanted, project)
+    if link.exists() and not link.is_symlink():
+        return str(link)
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(prefix, target_is_directory=True)
+    except OSError as error:
+        raise DigitsError(
+            f"{link}: cannot be made ({error.strerror}): use `mlflow run . --env-manager local`, "
+            "or set MLFLOW_ENV_ROOT to a folder that can be written"
+        ) from error
+    return str(link)
