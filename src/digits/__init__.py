@@ -7,8 +7,13 @@ for _name, _value in {
     "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
 }.items():
     os.environ.setdefault(_name, _value)
+
+
+CLASSES = 10
+IMAGE_SIDE = 28
 
 
 class DigitsError(Exception):

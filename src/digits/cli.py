@@ -6,7 +6,7 @@ Modules are imported inside the commands, so that none waits for a library that 
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,11 @@ class Group(click.Group):
             sys.exit(130)
 
 
-def path_option(name: str, text: str, required: bool = True) -> Any:
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def path_option(name: str, text: str, required: bool = True) -> Decorator:
+    """An option that takes a path."""
     return click.option(name, type=click.Path(path_type=Path), required=required, help=text)
 
 
@@ -98,14 +102,14 @@ def train(
     console = _console()
     with tracking.start(version) as run, _logged(console, run):
         run.tags(_tags(version, reported))
-        trained, epochs = pipeline.train(version, parameters, mnist, run, console)
+        trained, epochs, times = pipeline.train(version, parameters, mnist, run, console)
 
-        from digits import models
+        from digits import models, training
 
         models.save(trained, model)
         run.tags({tracking.MODEL_TAG: tracking.sha256(model)})
-        files.write_columns(history, pipeline.history(epochs))
-        files.write_json(timing, pipeline.timing(epochs))
+        files.write_columns(history, training.history(epochs))
+        files.write_json(timing, times)
         files.write_json(machine, environment.machine() | environment.libraries())
         _log_curves(run, version, epochs, reported)
 
@@ -199,7 +203,7 @@ def plot(
     curves: Path,
 ) -> None:
     """Draw the figures of the report."""
-    from digits import dataset, files, pipeline, plots
+    from digits import dataset, files, plots
 
     mnist = dataset.load(data)
     reported = files.read_json(reference)["versions"]
@@ -224,7 +228,7 @@ def plot(
         }
     for name, figure in drawn.items():
         files.write_bytes(figures / f"{name}.png", plots.png(figure))
-    files.write_columns(curves, pipeline.curves(histories, reported))
+    files.write_columns(curves, plots.curves(histories, reported))
     click.echo(f"drew {len(drawn)} figures in {figures}")
 
 
@@ -297,7 +301,7 @@ def run(
     console = _console()
     with tracking.start(name, attach=True) as tracked, _logged(console, tracked):
         tracked.tags(_tags(name, reported))
-        trained, history = pipeline.train(name, parameters, mnist, tracked, console)
+        trained, history, _ = pipeline.train(name, parameters, mnist, tracked, console)
         probabilities = pipeline.evaluate(trained, mnist)
         scored = pipeline.scores(trained, mnist, probabilities)
         pipeline.log_scores(name, scored, mnist, probabilities, tracked)
@@ -353,8 +357,8 @@ def _tags(version: str, reported: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _log_curves(run: Any, version: str, epochs: Any, reported: Mapping[str, Any]) -> None:
-    from digits import pipeline, plots
+    from digits import plots, training
 
-    columns = {k: [float(x) for x in v] for k, v in pipeline.history(epochs).items()}
+    columns = {k: [float(x) for x in v] for k, v in training.history(epochs).items()}
     known = reported.get(version, {}).get("history")
     run.figure(plots.learning_curves(version, columns, known), "learning_curves.png")

@@ -11,11 +11,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from digits import DigitsError, catalog
+from digits import CLASSES, IMAGE_SIDE, DigitsError, catalog
 from digits.catalog import Count, PositiveInt, Strict, expect, is_int
 
-CLASSES = 10
-IMAGE_SIDE = 28
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -72,8 +70,8 @@ class Layer(Choice):
     @property
     def strides(self) -> list[int]:
         """Vertical and horizontal step of the window; a pool's is by default its size."""
-        given = self.arguments.get("strides")
-        return _pair(given or getattr(self._chosen, "pool_size", 1))
+        by_default: int | list[int] = getattr(self._chosen, "pool_size", 1)
+        return _pair(self.arguments.get("strides", by_default))
 
     @property
     def pads(self) -> bool:

@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from digits import DigitsError, files
-
-CLASSES = 10
-IMAGE_SHAPE = (28, 28)
+from digits import CLASSES, IMAGE_SIDE, DigitsError, files
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def check(dataset: Dataset, source: str) -> Dataset:
     """
     for part in ("train", "test"):
         x, y = getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}")
-        if x.dtype != np.uint8 or x.shape[1:] != IMAGE_SHAPE or len(x) == 0:
+        if x.dtype != np.uint8 or x.shape[1:] != (IMAGE_SIDE, IMAGE_SIDE) or len(x) == 0:
             expected = "expected (n, 28, 28) uint8"
             raise DigitsError(f"{source}: x_{part}: {expected}, got {x.shape} {x.dtype}")
         if y.dtype != np.uint8 or y.shape != (len(x),) or y.max() >= CLASSES:

@@ -5,14 +5,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CLASSES = 10
+from digits import CLASSES
+
 # Keras clips at the same value, so that a probability of 0 costs 16.1 and not infinity.
 SMALLEST = 1e-7
 
 
 def assigned(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The most probable digit for each row of (n, 10) probabilities: (n,) uint8."""
-    return probabilities.argmax(axis=1).astype(np.uint8)
+    digits: NDArray[np.uint8] = probabilities.argmax(axis=1).astype(np.uint8)
+    return digits
 
 
 def cross_entropy(probabilities: NDArray[np.float32], y: NDArray[np.uint8]) -> float:
@@ -31,7 +33,7 @@ def score(probabilities: NDArray[np.float32], y: NDArray[np.uint8]) -> dict[str,
     """All that is reported of one set of images.
 
     Returns:
-        loss (nats, 6 decimals), accuracy, errors, images, per_class_accuracy (10 numbers; None for
+        loss (nats, 6 decimals), accuracy, errors, per_class_accuracy (10 numbers; None for
         a digit that does not occur) and confusion_matrix (10 rows of 10).
     """
     matrix = confusion_matrix(y, assigned(probabilities))
@@ -40,7 +42,6 @@ def score(probabilities: NDArray[np.float32], y: NDArray[np.uint8]) -> dict[str,
         "loss": round(cross_entropy(probabilities, y), 6),
         "accuracy": round(int(right.sum()) / len(y), 6),
         "errors": len(y) - int(right.sum()),
-        "images": len(y),
         "per_class_accuracy": [
             round(int(r) / int(n), 6) if n else None for r, n in zip(right, counts, strict=True)
         ],

@@ -5,10 +5,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from digits import DigitsError, config, files
+import numpy as np
+from numpy.typing import NDArray
+
+from digits import CLASSES, IMAGE_SIDE, DigitsError, config, files
 from digits.backend import keras
 
-INPUT_SHAPE = (28, 28, 1)
+INPUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 1)
 # The earliest date a zip archive can hold.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -89,6 +92,14 @@ def load(path: Path) -> keras.Model:
     except Exception as error:  # a damaged file makes Keras raise anything at all
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise DigitsError(f"{path}: not a model that can be loaded: {reason}") from error
-    if shapes != ((None, *INPUT_SHAPE), (None, config.CLASSES)):
+    if shapes != ((None, *INPUT_SHAPE), (None, CLASSES)):
         raise DigitsError(f"{path}: expected a model of (28, 28, 1) to (10,), got {shapes}")
     return model
+
+
+def predict(
+    model: keras.Model, x: NDArray[np.float32], batch_size: int = 1000
+) -> NDArray[np.float32]:
+    """The (n, 10) probabilities for (n, 28, 28, 1) pixels."""
+    probabilities: NDArray[np.float32] = model.predict(x, batch_size=batch_size, verbose=0)
+    return probabilities

@@ -5,7 +5,8 @@ TensorFlow is imported inside the functions, once there is work for it.
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,6 @@ from digits.dataset import Dataset, hold_out, pixels
 if TYPE_CHECKING:
     from digits.tracking import Run
     from digits.training import Epoch
-
-HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 @dataclass
@@ -44,11 +43,11 @@ class Console:
 
 def train(
     version: str, params: Params, dataset: Dataset, run: "Run", console: Console
-) -> tuple[Any, list["Epoch"]]:
+) -> tuple[Any, list["Epoch"], dict[str, float]]:
     """Train one version; log its parameters, epochs, curves and model.
 
     Returns:
-        The trained Keras model and what each epoch gave.
+        The trained Keras model, what each epoch gave, and `timing`.
 
     Raises:
         DigitsError: the loss is no longer a number; names version, epoch and learning rate.
@@ -58,7 +57,7 @@ def train(
     digest = dataset.digest()
     run.parameters({"version": version, **flattened(version, params), "data.sha256": digest})
     run.parameters({f"library.{n}": v for n, v in environment.libraries().items()})
-    run.datasets(dataset, "MNIST", digest)
+    run.datasets(dataset, params.data.sources, digest)
 
     from digits import models, training
 
@@ -68,7 +67,9 @@ def train(
 
     def on_epoch(epoch: "Epoch") -> None:
         metrics = epoch.metrics
-        told = "  ".join(f"{name} {metrics[name]:.4f}" for name in HISTORY if name in metrics)
+        told = "  ".join(
+            f"{name} {metrics[name]:.4f}" for name in training.METRICS if name in metrics
+        )
         progress = f"{epoch.number:2d}/{parameters.epochs}"
         console.epoch(f"{version}: epoch {progress}  {told}  {epoch.seconds:.1f} s")
         speed = {"epoch_seconds": epoch.seconds, "images_per_second": epoch.images_per_second}
@@ -82,6 +83,7 @@ def train(
 
     x = pixels(dataset.x_train)
     validation = (x[held_out], dataset.y_train[held_out]) if len(held_out) else None
+    start = time.perf_counter()
     epochs = training.fit(
         model,
         x[kept] if len(held_out) else x,
@@ -92,20 +94,20 @@ def train(
         on_epoch=on_epoch,
         progress=console.bar,
     )
-    times = timing(epochs)
+    times = timing(epochs, time.perf_counter() - start)
     console.say(f"{version}: trained in {times['training_seconds']:.1f} s")
-    run.model(model, x[:5], training.predict(model, x[:5]))
+    run.model(model, x[:5], models.predict(model, x[:5]))
     run.metrics({**times, "parameters": model.count_params()})
-    return model, epochs
+    return model, epochs, times
 
 
 def evaluate(model: Any, dataset: Dataset) -> dict[str, NDArray[np.float32]]:
     """The (n, 10) probabilities that a model gives to the images of `train` and of `test`."""
-    from digits import training
+    from digits import models
 
     return {
-        "train": training.predict(model, pixels(dataset.x_train)),
-        "test": training.predict(model, pixels(dataset.x_test)),
+        "train": models.predict(model, pixels(dataset.x_train)),
+        "test": models.predict(model, pixels(dataset.x_test)),
     }
 
 
@@ -150,25 +152,18 @@ def final_metrics(scored: Mapping[str, Any]) -> dict[str, float]:
 def summary(version: str, scored: Mapping[str, Any]) -> str:
     """One line for people."""
     test, train = scored["test"], scored["train"]
+    images = np.sum(test["confusion_matrix"])
     return (
-        f"{version}: test accuracy {test['accuracy']:.2%} ({test['errors']} errors in "
-        f"{test['images']:,}), train accuracy {train['accuracy']:.2%}"
+        f"{version}: test accuracy {test['accuracy']:.2%} ({test['errors']} errors in {images:,} "
+        f"images), train accuracy {train['accuracy']:.2%}"
     )
 
 
-def history(epochs: list["Epoch"]) -> dict[str, list[float | int | str]]:
-    """The columns of a history file; six decimals."""
-    names = [name for name in HISTORY if name in epochs[0].metrics]
-    columns: dict[str, list[float | int | str]] = {"epoch": [e.number for e in epochs]}
-    return columns | {name: [f"{e.metrics[name]:.6f}" for e in epochs] for name in names}
-
-
-def timing(epochs: list["Epoch"]) -> dict[str, float]:
-    """Wall time of the epochs, their median, and the images per second of the median epoch."""
-    seconds = [epoch.seconds for epoch in epochs]
+def timing(epochs: Sequence["Epoch"], seconds: float) -> dict[str, float]:
+    """Wall time of the whole fit, of the median epoch, and images per second of the latter."""
     return {
-        "training_seconds": round(sum(seconds), 3),
-        "seconds_per_epoch": round(statistics.median(seconds), 4),
+        "training_seconds": round(seconds, 3),
+        "seconds_per_epoch": round(statistics.median(e.seconds for e in epochs), 4),
         "images_per_second": round(statistics.median(e.images_per_second for e in epochs), 1),
     }
 
@@ -194,27 +189,3 @@ def flattened(version: str, params: Params) -> dict[str, object]:
 
 def _arguments(arguments: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value}" for name, value in arguments.items())
-
-
-def curves(
-    ours: Mapping[str, Mapping[str, list[float]]], reported: Mapping[str, Any]
-) -> dict[str, list[float | int | str]]:
-    """The learning curves of all versions and of 2018 as one table, for `dvc plots`."""
-    rows = list(_curve_rows(ours, {v: r["history"] for v, r in reported.items()}))
-    return {
-        name: [row[place] for row in rows]
-        for place, name in enumerate(("version", "epoch", "loss", "accuracy"))
-    }
-
-
-def _curve_rows(
-    ours: Mapping[str, Any], reported: Mapping[str, Any]
-) -> Iterator[tuple[str, int, float, float]]:
-    for version, columns in ours.items():
-        named = [(version, columns)]
-        if version in reported:
-            named.append((f"{version} (2018)", reported[version]))
-        for name, curve in named:
-            pairs = zip(curve["loss"], curve["accuracy"], strict=True)
-            for epoch, (loss, accuracy) in enumerate(pairs, start=1):
-                yield name, epoch, loss, accuracy

@@ -1,7 +1,7 @@
 """Figures. Each function takes data and returns a matplotlib figure; nothing is read or written."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,8 +158,7 @@ def comparison(ours: Mapping[str, Mapping[str, Any]], reported: Mapping[str, Any
     left.legend()
     sizes = {version: scores["parameters"] for version, scores in ours.items()}
     _bars(right, sizes, {})
-    right.set(title="parameters", ylabel="parameters", yscale="log")
-    right.set_ylim(top=4 * max(sizes.values()))
+    right.set(title="parameters", ylabel="parameters")
     return figure
 
 
@@ -185,7 +184,7 @@ def _bars(axes: Axes, ours: Mapping[str, float], reported: Mapping[str, float]) 
     ):
         if values:
             centres = [places[version] + offset for version in values]
-            bars = axes.bar(centres, values.values(), width, label=label, color=color)
+            bars = axes.bar(centres, list(values.values()), width, label=label, color=color)
             axes.bar_label(bars, [f"{value:,.0f}" for value in values.values()], padding=2)
     axes.set_xticks(range(len(ours)), list(ours))
     axes.margins(y=0.15)
@@ -194,3 +193,27 @@ def _bars(axes: Axes, ours: Mapping[str, float], reported: Mapping[str, float]) 
 def _bare(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+
+
+def curves(
+    ours: Mapping[str, Mapping[str, list[float]]], reported: Mapping[str, Any]
+) -> dict[str, list[Any]]:
+    """The learning curves of all versions and of 2018 as one table, for `dvc plots`."""
+    rows = list(_curve_rows(ours, {v: r["history"] for v, r in reported.items()}))
+    return {
+        name: [row[place] for row in rows]
+        for place, name in enumerate(("version", "epoch", "loss", "accuracy"))
+    }
+
+
+def _curve_rows(
+    ours: Mapping[str, Any], reported: Mapping[str, Any]
+) -> Iterator[tuple[str, int, float, float]]:
+    for version, columns in ours.items():
+        named = [(version, columns)]
+        if version in reported:
+            named.append((f"{version} (2018)", reported[version]))
+        for name, curve in named:
+            pairs = zip(curve["loss"], curve["accuracy"], strict=True)
+            for epoch, (loss, accuracy) in enumerate(pairs, start=1):
+                yield name, epoch, loss, accuracy

@@ -203,4 +203,5 @@ def _seconds(seconds: float) -> str:
 
 
 def _signed(change: float, style: Callable[[float], str]) -> str:
-    return f"{'−' if change < 0 else '+' if change > 0 else '±'}{style(abs(change))}"
+    size = style(abs(change)).replace("%", "points")
+    return f"{'−' if change < 0 else '+' if change > 0 else '±'}{size}"

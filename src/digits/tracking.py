@@ -1,17 +1,20 @@
 """Runs in MLflow: the only module that knows it."""
 
 import hashlib
+import io
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import unquote
 
 import mlflow
 import numpy as np
 from matplotlib.figure import Figure
+from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
@@ -84,7 +87,9 @@ class Run:
         values = {name: float(value) for name, value in metrics.items()}
         mlflow.log_metrics(values, step=step, run_id=self.id, model_id=self.model_id)
 
-    def datasets(self, dataset: Dataset, source: str, digest: str) -> None:
+    def datasets(self, dataset: Dataset, sources: Sequence[str], digest: str) -> None:
+        """Log the training and the test images as inputs; `digest` is shortened to fit MLflow."""
+        source = CodeDatasetSource({"sources": " ".join(sources)})
         inputs = [
             DatasetInput(
                 from_numpy(
@@ -107,14 +112,26 @@ class Run:
 
         packages = ("keras", "tensorflow", "tensorflow-cpu", "numpy")
         versions = environment.libraries()
-        info = mlflow.keras.log_model(
-            model,
-            name="model",
-            signature=infer_signature(images, probabilities),
-            input_example=images[:1],
-            # Without it MLflow loads the model in another process to see what it imports.
-            pip_requirements=[f"{p}=={versions[p]}" for p in packages if p in versions],
-        )
+        save_model = mlflow.keras.save_model
+
+        def save_in_folder(model: Any, path: str, **options: Any) -> None:
+            os.makedirs(path)
+            save_model(model, path, **options)
+
+        # MLflow 3.17 writes the input example before it makes the folder (its issue 16183).
+        # Nor can it be kept from drawing a progress bar while it tries the example.
+        with (
+            patch.object(mlflow.keras, "save_model", save_in_folder),
+            redirect_stdout(io.StringIO()),
+        ):
+            info = mlflow.keras.log_model(
+                model,
+                name="model",
+                signature=infer_signature(images, probabilities),
+                input_example=images[:1],
+                # Without it MLflow loads the model in another process to see what it imports.
+                pip_requirements=[f"{p}=={versions[p]}" for p in packages if p in versions],
+            )
         self.model_id = info.model_id
 
     def figure(self, figure: Figure, name: str) -> None:

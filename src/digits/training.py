@@ -1,18 +1,19 @@
 """Fitting a network to images."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from digits import CLASSES
 from digits.backend import keras
-from digits.config import CLASSES
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.uint8]
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class _Log(keras.callbacks.Callback):  # type: ignore[misc]
         self.on_epoch(self.epochs[-1])
 
 
-def predict(model: keras.Model, x: Images, batch_size: int = 1000) -> NDArray[np.float32]:
-    """(n, 10) probabilities of each digit."""
-    probabilities: NDArray[np.float32] = model.predict(x, batch_size=batch_size, verbose=0)
-    return probabilities
+def history(epochs: Sequence[Epoch]) -> dict[str, list[str]]:
+    """The metrics by epoch as columns of text, six decimals: the same for the same training."""
+    names = [name for name in METRICS if name in epochs[0].metrics]
+    columns = {"epoch": [str(epoch.number) for epoch in epochs]}
+    return columns | {name: [f"{e.metrics[name]:.6f}" for e in epochs] for name in names}
