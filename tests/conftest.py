@@ -1,0 +1,153 @@
+"""Tiny synthetic digits, and a project in a temporary folder that trains on them."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from digits.config import IDX_FILES
+from digits.dataset import Dataset
+
+ROOT = Path(__file__).parent.parent
+# What git knows of the project and its stages need; not its results.
+SOURCES = ("src", "dvc.yaml", "MLproject", "python_env.yaml", ".gitignore", ".dvcignore", "data")
+
+TINY_MODELS = {
+    "v1": {
+        "layers": ["Flatten", {"Dense": {"units": 10, "activation": "softmax"}}],
+        "loss": "CategoricalCrossentropy",
+        "optimizer": {"Adam": {"learning_rate": 0.01}},
+        "epochs": 3,
+        "batch_size": 8,
+    },
+    "v2": {
+        "layers": [
+            {"Conv2D": {"filters": 2, "kernel_size": 3, "activation": "relu"}},
+            {"MaxPooling2D": {"pool_size": 4}},
+            {"Dropout": {"rate": 0.1}},
+            "Flatten",
+            {"Dense": {"units": 10, "activation": "softmax"}},
+        ],
+        "loss": "CategoricalCrossentropy",
+        "optimizer": {"Adam": {"learning_rate": 0.01}},
+        "epochs": 2,
+        "batch_size": 8,
+    },
+}
+
+
+def fake_images(y: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """Noise, with a bright bar whose height tells the digit."""
+    images = np.random.default_rng(seed).integers(0, 60, (len(y), 28, 28), dtype=np.uint8)
+    for image, digit in zip(images, y, strict=True):
+        image[2 * digit + 3 : 2 * digit + 5, 4:24] = 255
+    return images
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Dataset:
+    """80 training and 20 test images, every digit equally often."""
+    y_train = np.tile(np.arange(10, dtype=np.uint8), 8)
+    y_test = np.tile(np.arange(10, dtype=np.uint8), 2)
+    return Dataset(fake_images(y_train, 1), y_train, fake_images(y_test, 2), y_test)
+
+
+def idx(array: NDArray[np.uint8]) -> bytes:
+    """An array as an IDX file."""
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+@pytest.fixture(scope="session")
+def idx_files(tiny: Dataset) -> dict[str, bytes]:
+    """The tiny dataset as the four files of MNIST, by name."""
+    arrays = (tiny.x_train, tiny.y_train, tiny.x_test, tiny.y_test)
+    return {name: idx(array) for name, array in zip(IDX_FILES, arrays, strict=True)}
+
+
+@pytest.fixture(scope="session")
+def checksums(idx_files: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in idx_files.items()}
+
+
+@pytest.fixture(scope="session")
+def idx_folder(idx_files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the four files, two of them packed."""
+    folder = tmp_path_factory.mktemp("mirror")
+    for name, content in idx_files.items():
+        if "labels" in name:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / name).write_bytes(content)
+    return folder
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This environment as an activated .venv gives it, without what a run around us may set."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_", "PYTEST_"))}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+    return kept | {"PATH": path, "COLUMNS": "200"} | extra
+
+
+def run(folder: Path, *command: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder and return what it printed and its status."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def digits(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run the `digits` command of this checkout in a folder."""
+    return run(
+        folder, sys.executable, "-m", "digits", *arguments, PYTHONPATH=str(ROOT / "src"), **extra
+    )
+
+
+def make_project(folder: Path, idx_folder: Path, checksums: dict[str, str]) -> Path:
+    """A copy of this project's code in a git repository of its own, set to tiny data."""
+    for name in (*SOURCES, "requirements/main.txt", "metrics/report-2018.json"):
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if name == "data":
+            target.mkdir()
+            shutil.copy(source / ".gitignore", target)
+        elif source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    (folder / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
+    shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
+    (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    params = {
+        "seed": 1,
+        "data": {"validation": 0, "sources": [str(idx_folder)], "sha256": checksums},
+        "models": TINY_MODELS,
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for command in (
+        ["git", "init", "--quiet"],
+        ["git", "add", "."],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "start"],
+    ):
+        subprocess.run(command, cwd=folder, check=True)
+    return folder

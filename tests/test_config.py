@@ -1,0 +1,117 @@
+"""params.yaml: what is accepted, and the one line that refuses the rest."""
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from digits import DigitsError, config
+
+PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DigitsError) as error:
+        config.load(path)
+    assert "\n" not in str(error.value)
+    return str(error.value).removeprefix(f"{path}: ")
+
+
+def test_the_committed_file_is_valid() -> None:
+    params = config.load(ROOT / "params.yaml")
+    assert {"v1", "v2", "v3"} <= set(params.models)
+    assert params.data.validation == 0, "the report trained on all 60,000 images"
+
+
+def test_layers_are_names_with_the_arguments_that_the_file_gives() -> None:
+    layers = config.load(ROOT / "params.yaml").model("v2").layers
+    assert [layer.name for layer in layers] == [
+        "Conv2D",
+        "MaxPooling2D",
+        "Dropout",
+        "Flatten",
+        "Dense",
+    ]
+    assert layers[0].arguments == {"filters": 32, "kernel_size": 3, "activation": "relu"}
+    assert layers[3].arguments == {}
+
+
+def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.replace("learning_rate: 0.001", "learning_rate: 1e-3"))
+    assert config.load(path).model("v1").optimizer.arguments == {"learning_rate": 0.001}
+
+
+def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    block = PARAMS[PARAMS.index("  v1:") : PARAMS.index("  v2:")].replace("v1:", "v5:")
+    path.write_text(PARAMS + "\n" + block)
+    assert config.load(path).model("v5") == config.load(path).model("v1")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        (
+            "filters: 32, kernel_size: 3",
+            "filters: many, kernel_size: 3",
+            'models.v2.layers[0].Conv2D.filters: expected a positive integer, got "many"',
+        ),
+        ("- Conv2D:", "- Conv3D:", "models.v2.layers[0].Conv3D: unknown; expected one of"),
+        ("pool_size", "poolsize", "poolsize: unknown; expected one of pool_size, strides, padding"),
+        ("Adam:", "Adan:", "models.v1.optimizer.Adan: unknown; expected one of Adam, AdamW"),
+        ("epochs: 15", "epochs: 0", "models.v1.epochs: expected a positive integer, got 0"),
+        ("epochs: 15", "epochs: true", "models.v1.epochs: expected a positive integer, got true"),
+        ("epochs: 15", "epoch: 15", "models.v1.epoch: unknown; expected one of"),
+        ("    batch_size: 128\n", "", "models.v1.batch_size: missing"),
+        ("units: 10,", "units: 11,", "models.v1.layers: expected last layer Dense: {units: 10"),
+        ("rate: 0.25", "rate: 1", "models.v2.layers[2].Dropout.rate: expected a number from 0"),
+        ("rate: 0.25", "rate: .nan", "models.v2.layers[2].Dropout.rate: expected a number"),
+        ("learning_rate: 0.001", "learning_rate: .inf", "expected a positive number"),
+        ("kernel_size: 3", "kernel_size: 29", "window to fit its 28×28 input, got [29, 29]"),
+        ("      - Flatten\n", "", "expected Flatten or GlobalAveragePooling2D before the last"),
+        ("validation: 0", "validation: -1", "data.validation: expected an integer of 0 or more"),
+        ("seed: 2018", "seed: a", 'seed: expected an integer from 0 to 4294967295, got "a"'),
+        ("seed: 2018", "seed: 4294967296", "seed: expected an integer from 0 to 4294967295"),
+        ("seed: 2018", "seed: 1\nseed: 2", "line 4: not valid YAML: found duplicate key"),
+        ("seed: 2018", "seed: [1", "not valid YAML"),
+        ("models:", "modles:", "modles: unknown; expected one of seed, data, models (did you mean"),
+        ("  v1:", "  ../v1:", "models: expected names of letters, digits"),
+        ("layers:\n      - Flatten", "layers:\n      - [Flatten]", "expected one layer"),
+        ("ba891046", "BA891046", "data.sha256.train-images-idx3-ubyte: expected 64 hexadecimal"),
+        ("t10k-labels-idx1-ubyte:", "labels:", "data.sha256: expected the keys train-images"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_keys_path(
+    good: str, bad: str, said: str, tmp_path: Path
+) -> None:
+    assert good in PARAMS
+    assert said in refusal(tmp_path, PARAMS.replace(good, bad, 1))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", "a: b: c", "\x00"])
+def test_what_is_not_a_parameter_file_is_refused(text: str, tmp_path: Path) -> None:
+    assert refusal(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DigitsError, match=r"nowhere\.yaml: cannot be read: No such file"):
+        config.load(tmp_path / "nowhere.yaml")
+
+
+def test_an_unknown_version_is_refused_with_those_there_are() -> None:
+    with pytest.raises(DigitsError, match="'v9': expected one of v1, v2, v3"):
+        config.load(ROOT / "params.yaml").model("v9")
+
+
+def test_changes_take_the_place_of_the_files_values() -> None:
+    rate = ("models", "v2", "optimizer", "*", "learning_rate")
+    params = config.load(ROOT / "params.yaml", {rate: "5e-4", ("seed",): "7"})
+    assert params.model("v2").optimizer.arguments == {"learning_rate": 0.0005}
+    assert params.seed == 7
+    with pytest.raises(
+        DigitsError, match=r'Adam\.learning_rate: expected a positive number, got "x'
+    ):
+        config.load(ROOT / "params.yaml", {rate: "x"})

@@ -1,0 +1,91 @@
+"""The dataset: saved, loaded, checked, split."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from digits import DigitsError, dataset
+from digits.dataset import Dataset
+
+
+def test_what_is_saved_is_what_is_loaded(tiny: Dataset, tmp_path: Path) -> None:
+    dataset.save(tiny, tmp_path / "a.npz")
+    loaded = dataset.load(tmp_path / "a.npz")
+    assert loaded.digest() == tiny.digest()
+    assert loaded.x_train.dtype == np.uint8
+
+
+def test_the_same_dataset_is_the_same_bytes(tiny: Dataset, tmp_path: Path) -> None:
+    for name in ("a.npz", "b.npz"):
+        dataset.save(tiny, tmp_path / name)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_the_digest_changes_with_a_single_pixel(tiny: Dataset) -> None:
+    x = tiny.x_test.copy()
+    x[0, 0, 0] ^= 1
+    assert replace(tiny, x_test=x).digest() != tiny.digest()
+
+
+def test_pixels_are_divided_by_255(tiny: Dataset) -> None:
+    pixels = dataset.pixels(tiny.x_test)
+    assert pixels.shape == (20, 28, 28, 1)
+    assert pixels.dtype == np.float32
+    assert pixels.max() == 1.0
+
+
+@pytest.mark.parametrize("damage", ["cut", "html", "flipped", "missing key", "absent"])
+def test_a_damaged_file_is_named_and_refused(damage: str, tiny: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "mnist.npz"
+    dataset.save(tiny, path)
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "html":
+        path.write_text("<html>404</html>")
+    elif damage == "flipped":
+        content[5000] ^= 1
+        path.write_bytes(content)
+    elif damage == "missing key":
+        np.savez(path, x_train=tiny.x_train)
+    else:
+        path.unlink()
+    with pytest.raises(DigitsError, match=r"mnist\.npz: .*dvc repro") as error:
+        dataset.load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"x_train": np.zeros((80, 27, 28), np.uint8)}, "x_train: expected"),
+        ({"x_test": np.zeros((20, 28, 28), np.float32)}, "x_test: expected"),
+        ({"y_train": np.zeros(79, np.uint8)}, "y_train: expected"),
+        ({"y_test": np.full(20, 10, np.uint8)}, "y_test: expected"),
+    ],
+)
+def test_what_is_not_labelled_digits_is_refused(
+    change: dict[str, np.ndarray], said: str, tiny: Dataset
+) -> None:
+    with pytest.raises(DigitsError, match=said):
+        dataset.check(replace(tiny, **change), "here")
+
+
+def test_held_out_images_are_stratified_seeded_and_disjoint() -> None:
+    y = np.random.default_rng(0).integers(0, 10, 6000).astype(np.uint8)
+    kept, held_out = dataset.hold_out(y, 1000, seed=1)
+    assert len(held_out) == 1000
+    assert sorted([*kept, *held_out]) == list(range(6000))
+    shares = np.bincount(y[held_out]) - np.bincount(y) / 6
+    assert np.abs(shares).max() <= 1
+    np.testing.assert_array_equal(held_out, dataset.hold_out(y, 1000, seed=1)[1])
+    assert set(held_out) != set(dataset.hold_out(y, 1000, seed=2)[1])
+
+
+def test_holding_out_none_keeps_all_and_all_is_refused() -> None:
+    y = np.zeros(5, np.uint8)
+    assert [len(part) for part in dataset.hold_out(y, 0, seed=1)] == [5, 0]
+    with pytest.raises(DigitsError, match=r"data\.validation: expected less than the 5"):
+        dataset.hold_out(y, 5, seed=1)

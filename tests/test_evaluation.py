@@ -1,0 +1,55 @@
+"""Scores, worked out by hand."""
+
+import numpy as np
+import pytest
+
+from digits import evaluation
+
+Y = np.array([0, 1, 1, 9], np.uint8)
+
+
+def probabilities(*rows: dict[int, float]) -> np.ndarray:
+    p = np.zeros((len(rows), 10), np.float32)
+    for row, values in zip(p, rows, strict=True):
+        for digit, value in values.items():
+            row[digit] = value
+    return p
+
+
+P = probabilities({0: 1.0}, {1: 0.5, 2: 0.5}, {1: 0.25, 7: 0.75}, {9: 1.0})
+
+
+def test_the_most_probable_digit_is_assigned_the_lower_of_two() -> None:
+    assert evaluation.assigned(P).tolist() == [0, 1, 7, 9]
+
+
+def test_cross_entropy_is_the_mean_surprise_in_nats() -> None:
+    assert evaluation.cross_entropy(P, Y) == pytest.approx((np.log(2) + np.log(4)) / 4)
+
+
+def test_a_probability_of_nothing_does_not_cost_infinity() -> None:
+    assert evaluation.cross_entropy(probabilities({0: 1.0}), np.array([5], np.uint8)) < 17
+
+
+def test_the_confusion_matrix_has_true_rows_and_assigned_columns() -> None:
+    matrix = evaluation.confusion_matrix(Y, evaluation.assigned(P))
+    assert matrix.sum() == 4
+    assert matrix[1, 7] == 1
+    assert matrix[7, 1] == 0
+
+
+def test_score_reports_all_of_it() -> None:
+    scored = evaluation.score(P, Y)
+    assert scored["accuracy"] == 0.75
+    assert scored["errors"] == 1
+    assert scored["per_class_accuracy"] == [1.0, 0.5, *[None] * 7, 1.0]
+    assert np.trace(scored["confusion_matrix"]) == 3
+
+
+def test_loss_agrees_with_keras() -> None:
+    from digits.backend import keras
+
+    p = np.random.default_rng(0).dirichlet(np.ones(10), 50).astype(np.float32)
+    y = np.arange(50, dtype=np.uint8) % 10
+    expected = float(keras.losses.CategoricalCrossentropy()(np.eye(10)[y], p))
+    assert evaluation.cross_entropy(p, y) == pytest.approx(expected, rel=1e-5)

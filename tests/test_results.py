@@ -1,0 +1,95 @@
+"""The committed results: they are those of this code, and what they should be."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from conftest import ROOT, digits, run
+
+METRICS = ROOT / "metrics"
+REPORTED = json.loads((METRICS / "report-2018.json").read_text())["versions"]
+# Test accuracy that a correct implementation reaches, seed to seed.
+BOUNDS = {"v1": (0.974, 0.982), "v2": (0.980, 0.988), "v3": (0.988, 0.9935)}
+
+
+def scores(version: str) -> Any:
+    return json.loads((METRICS / "scores" / f"{version}.json").read_text())
+
+
+@pytest.mark.parametrize("version", BOUNDS)
+def test_test_accuracy_is_within_bounds(version: str) -> None:
+    low, high = BOUNDS[version]
+    assert low <= scores(version)["test"]["accuracy"] <= high
+
+
+@pytest.mark.parametrize("version", REPORTED)
+def test_the_first_epoch_has_the_reported_loss(version: str) -> None:
+    with (METRICS / "history" / f"{version}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(REPORTED[version]["history"]["loss"])
+    assert float(rows[0]["loss"]) == pytest.approx(REPORTED[version]["history"]["loss"][0], rel=0.1)
+
+
+@pytest.mark.parametrize("version", REPORTED)
+def test_counts_are_consistent(version: str) -> None:
+    scored = scores(version)
+    assert scored["parameters"] == REPORTED[version]["parameters"]
+    for part, images in (("train", 60_000), ("test", 10_000)):
+        matrix = scored[part]["confusion_matrix"]
+        assert sum(map(sum, matrix)) == images
+        right = sum(matrix[digit][digit] for digit in range(10))
+        assert scored[part]["errors"] == images - right
+        assert scored[part]["accuracy"] == pytest.approx(right / images, abs=1e-6)
+
+
+def test_dvc_lock_belongs_to_the_code_and_the_parameters() -> None:
+    """In a fresh clone what DVC keeps in its cache is absent, but nothing may be modified."""
+    done = run(ROOT, sys.executable, "-m", "dvc", "status", "--json")
+    changes = [
+        (stage, path, how)
+        for stage, entries in json.loads(done.stdout).items()
+        for entry in entries
+        if isinstance(entry, dict)
+        for paths in entry.values()
+        for path, how in paths.items()
+        if how != "deleted"
+    ]
+    assert changes == [], "run `make`"
+
+
+def test_report_and_readme_say_what_the_metrics_say() -> None:
+    done = digits(ROOT, "report", "--check", "metrics", "README.md")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("version", REPORTED)
+def test_results_were_made_with_the_pinned_libraries(version: str) -> None:
+    pinned = dict(
+        re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements/main.txt").read_text(), re.M)
+    )
+    machine = json.loads((METRICS / "machine" / f"{version}.json").read_text())
+    for name in ("keras", "tensorflow", "tensorflow-cpu", "numpy"):
+        assert machine.get(name, pinned[name]) == pinned[name]
+
+
+def test_every_figure_of_the_report_is_there() -> None:
+    page = (METRICS / "report.md").read_text()
+    for figure in re.findall(r"\]\((.*?\.png)\)", page):
+        assert (METRICS / figure).is_file()
+
+
+def test_no_pinned_requirement_names_an_index() -> None:
+    for path in (ROOT / "requirements").glob("*.txt"):
+        text = path.read_text()
+        assert "--hash=sha256:" in text
+        assert not re.search(r"index-url|find-links|https?://|file:", text)
+
+
+def test_git_tracks_no_large_file() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    sizes = {name: (ROOT / name).stat().st_size for name in listed.stdout.split("\0") if name}
+    assert {name for name, size in sizes.items() if size > 2**20} == set()

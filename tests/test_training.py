@@ -1,0 +1,54 @@
+"""Training: what each epoch reports, and bits that follow from the seed."""
+
+import numpy as np
+from conftest import TINY_MODELS
+
+from digits import models, training
+from digits.config import Model
+from digits.dataset import Dataset, pixels
+from digits.training import Epoch
+
+
+def fit(tiny: Dataset, *, validate: bool = False, epochs: int = 3) -> tuple[list[Epoch], list]:
+    model = models.build(Model.model_validate(TINY_MODELS["v2"]), seed=1)
+    told: list[Epoch] = []
+    kept = training.fit(
+        model,
+        pixels(tiny.x_train),
+        tiny.y_train,
+        epochs=epochs,
+        batch_size=8,
+        validation=(pixels(tiny.x_test), tiny.y_test) if validate else None,
+        on_epoch=told.append,
+    )
+    assert told == kept
+    return kept, model.get_weights()
+
+
+def test_every_epoch_is_reported_with_its_time(tiny: Dataset) -> None:
+    epochs, _ = fit(tiny)
+    assert [epoch.number for epoch in epochs] == [1, 2, 3]
+    assert set(epochs[0].metrics) == {"loss", "accuracy"}
+    assert epochs[2].metrics["loss"] < epochs[0].metrics["loss"]
+    assert np.isclose(epochs[0].seconds * epochs[0].images_per_second, 80)
+
+
+def test_held_out_images_are_scored_every_epoch(tiny: Dataset) -> None:
+    epochs, _ = fit(tiny, validate=True, epochs=1)
+    assert set(epochs[0].metrics) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+
+
+def test_the_same_seed_gives_the_same_bits(tiny: Dataset) -> None:
+    (epochs, weights), (again, same) = fit(tiny), fit(tiny)
+    assert [epoch.metrics for epoch in epochs] == [epoch.metrics for epoch in again]
+    for one, other in zip(weights, same, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_history_is_text_of_six_decimals() -> None:
+    epochs = [Epoch(1, {"accuracy": 0.5, "loss": 2 / 3}, 1.0, 1.0)]
+    assert training.history(epochs) == {
+        "epoch": ["1"],
+        "loss": ["0.666667"],
+        "accuracy": ["0.500000"],
+    }
