@@ -15,8 +15,8 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from digits.config import IDX_FILES
 from digits.dataset import Dataset
+from digits.schema import IDX_FILES
 
 ROOT = Path(__file__).parent.parent
 # What git knows of the project and its stages need; not its results.

@@ -3,19 +3,19 @@
 import json
 import subprocess
 import time
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from conftest import ROOT, digits
 
 from digits import DigitsError, config, dataset, fetch
-from digits.config import IDX_FILES
 from digits.dataset import Dataset
+from digits.schema import IDX_FILES
 
 
 def quiet(line: str) -> None:

@@ -14,9 +14,8 @@ def texts(figure: Figure) -> str:
     found = [figure.get_suptitle()]
     for axes in figure.axes:
         found += [axes.get_title(), *(text.get_text() for text in axes.texts)]
-        found += (
-            [text.get_text() for text in axes.get_legend().get_texts()] if axes.get_legend() else []
-        )
+        if legend := axes.get_legend():
+            found += [text.get_text() for text in legend.get_texts()]
     return "\n".join(found)
 
 

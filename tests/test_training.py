@@ -1,15 +1,17 @@
 """Training: what each epoch reports, and bits that follow from the seed."""
 
+from typing import Any
+
 import numpy as np
 from conftest import TINY_MODELS
 
 from digits import models, training
-from digits.config import Model
 from digits.dataset import Dataset, pixels
+from digits.schema import Model
 from digits.training import Epoch
 
 
-def fit(tiny: Dataset, *, validate: bool = False, epochs: int = 3) -> tuple[list[Epoch], list]:
+def fit(tiny: Dataset, *, validate: bool = False, epochs: int = 3) -> tuple[list[Epoch], list[Any]]:
     model = models.build(Model.model_validate(TINY_MODELS["v2"]), seed=1)
     told: list[Epoch] = []
     kept = training.fit(

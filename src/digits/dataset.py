@@ -50,7 +50,7 @@ def load(path: Path) -> Dataset:
         DigitsError: no such file, damaged, or not labelled 28×28 digits.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             dataset = Dataset(**{field.name: archive[field.name] for field in fields(Dataset)})
     except FileNotFoundError:
         raise DigitsError(f"{path}: no such file; `dvc repro fetch` makes it") from None

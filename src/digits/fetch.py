@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits import DigitsError
-from digits.config import IDX_FILES
 from digits.dataset import Dataset, check
+from digits.schema import IDX_FILES
 
 CONNECT_SECONDS, READ_SECONDS, NPM_SECONDS = 4, 30, 120
 IDX_UINT8 = 0x0800

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digits import CLASSES, IMAGE_SIDE, DigitsError, config, files
+from digits import CLASSES, IMAGE_SIDE, DigitsError, files, schema
 from digits.backend import keras
 
 INPUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 1)
@@ -16,7 +16,7 @@ INPUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 1)
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def build(parameters: config.Model, seed: int) -> keras.Sequential:
+def build(parameters: schema.Model, seed: int) -> keras.Sequential:
     """A compiled network that maps (n, 28, 28, 1) pixels to (n, 10) probabilities.
 
     It seeds every random number generator: weights, order of images and dropout follow from it.

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits import DigitsError, environment, evaluation, plots
-from digits.config import Params
 from digits.dataset import Dataset, hold_out, pixels
+from digits.schema import Params
 
 if TYPE_CHECKING:
     from digits.tracking import Run
@@ -97,7 +97,8 @@ def train(
     times = timing(epochs, time.perf_counter() - start)
     console.say(f"{version}: trained in {times['training_seconds']:.1f} s")
     run.model(model, x[:5], models.predict(model, x[:5]))
-    run.metrics({**times, "parameters": model.count_params()})
+    once = ("training_seconds", "seconds_per_epoch")
+    run.metrics({"parameters": model.count_params(), **{name: times[name] for name in once}})
     return model, epochs, times
 
 

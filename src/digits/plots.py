@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 OURS, REPORTED = "#1f6fb4", "#d9822b"
@@ -159,6 +159,7 @@ def comparison(ours: Mapping[str, Mapping[str, Any]], reported: Mapping[str, Any
     sizes = {version: scores["parameters"] for version, scores in ours.items()}
     _bars(right, sizes, {})
     right.set(title="parameters", ylabel="parameters")
+    right.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return figure
 
 

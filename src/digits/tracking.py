@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import DatasetInput, InputTag
-from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
@@ -55,7 +54,7 @@ def connect(root: Path) -> None:
                 client.rename_experiment("0", EXPERIMENT)
             elif known is None:
                 client.create_experiment(EXPERIMENT)
-    except (MlflowException, OSError) as error:
+    except Exception as error:  # of MLflow, its database or the network: any may come through
         reason = " ".join(str(error).split())[:200]
         raise DigitsError(f"MLflow store {uri}: cannot be used: {reason}") from error
 

@@ -1,0 +1,179 @@
+"""What params.yaml may hold: the whole of it, as types."""
+
+from typing import Annotated, Any
+
+from pydantic import field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from digits import CLASSES, IMAGE_SIDE, DigitsError, catalog
+from digits.catalog import Count, PositiveInt, Strict, expect, is_int
+
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+class Choice(Strict):
+    """One class of Keras with its arguments: `Name`, or `Name: {argument: value, ...}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {value: None}
+        if not isinstance(value, dict) or len(value) != 1:
+            example = f"{next(iter(cls.model_fields))}: {{...}}"
+            raise _expected(f"one {cls.__name__.lower()}, such as {example}", value)
+        return {name: {} if arguments is None else arguments for name, arguments in value.items()}
+
+    @property
+    def name(self) -> str:
+        """The class's name in Keras."""
+        return next(iter(self.model_fields_set))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that params.yaml gives; Keras's own defaults hold for the others."""
+        return self._chosen.model_dump(exclude_unset=True)
+
+    @property
+    def _chosen(self) -> catalog.Entry:
+        chosen: catalog.Entry = getattr(self, self.name)
+        return chosen
+
+
+class Layer(Choice):
+    AveragePooling2D: catalog.AveragePooling2D | None = None
+    BatchNormalization: catalog.BatchNormalization | None = None
+    Conv2D: catalog.Conv2D | None = None
+    Dense: catalog.Dense | None = None
+    Dropout: catalog.Dropout | None = None
+    Flatten: catalog.Flatten | None = None
+    GlobalAveragePooling2D: catalog.GlobalAveragePooling2D | None = None
+    MaxPooling2D: catalog.MaxPooling2D | None = None
+    ReLU: catalog.ReLU | None = None
+
+    @property
+    def window(self) -> list[int]:
+        """Height and width of the kernel or pool; empty for other layers."""
+        return _pair(getattr(self._chosen, "kernel_size", getattr(self._chosen, "pool_size", [])))
+
+    @property
+    def strides(self) -> list[int]:
+        """Vertical and horizontal step of the window; a pool's is by default its size."""
+        by_default: int | list[int] = getattr(self._chosen, "pool_size", 1)
+        return _pair(self.arguments.get("strides", by_default))
+
+    @property
+    def pads(self) -> bool:
+        """Whether the window may reach over the edge of its input."""
+        return bool(getattr(self._chosen, "padding", "valid") == "same")
+
+
+class Optimizer(Choice):
+    Adam: catalog.Adam | None = None
+    AdamW: catalog.AdamW | None = None
+    Nadam: catalog.Nadam | None = None
+    RMSprop: catalog.RMSprop | None = None
+    SGD: catalog.SGD | None = None
+
+
+class Loss(Choice):
+    CategoricalCrossentropy: catalog.CategoricalCrossentropy | None = None
+
+
+class Model(Strict):
+    """One version: an architecture and how it is trained."""
+
+    layers: list[Layer]
+    loss: Loss
+    optimizer: Optimizer
+    epochs: PositiveInt
+    batch_size: PositiveInt
+
+    @field_validator("layers")
+    @classmethod
+    def _turns_images_into_ten_probabilities(cls, layers: list[Layer]) -> list[Layer]:
+        side = [IMAGE_SIDE, IMAGE_SIDE]
+        for index, layer in enumerate(layers):
+            what = f"layers[{index}] {layer.name}"
+            window = layer.window
+            if layer.name in ("Flatten", "GlobalAveragePooling2D"):
+                side = []
+            elif window and not side:
+                raise _expected(f"{what} to come before Flatten", layer.name)
+            elif (
+                window
+                and not layer.pads
+                and min(s - w for s, w in zip(side, window, strict=True)) < 0
+            ):
+                raise _expected(f"{what}'s window to fit its {side[0]}×{side[1]} input", window)
+            elif window:
+                lost = [0, 0] if layer.pads else [w - 1 for w in window]
+                side = [-(-(s - x) // t) for s, x, t in zip(side, lost, layer.strides, strict=True)]
+        last = layers[-1].Dense if layers else None
+        if last is None or (last.units, last.activation) != (CLASSES, "softmax"):
+            found = {layers[-1].name: layers[-1].arguments} if layers else []
+            raise _expected(f"last layer Dense: {{units: {CLASSES}, activation: softmax}}", found)
+        if side:
+            raise _expected("Flatten or GlobalAveragePooling2D before the last layer", "none")
+        return layers
+
+
+class Data(Strict):
+    """Where MNIST comes from, how it is recognised, and how many images validate."""
+
+    validation: Count
+    sources: list[Annotated[str, expect("a folder, an https:// address or npm:name@version", bool)]]
+    sha256: dict[str, Annotated[str, expect("64 hexadecimal digits", lambda v: _is_sha256(v))]]
+
+    @field_validator("sha256")
+    @classmethod
+    def _names_the_four_files(cls, sha256: dict[str, str]) -> dict[str, str]:
+        if set(sha256) != set(IDX_FILES):
+            raise _expected(f"the keys {', '.join(IDX_FILES)}", list(sha256))
+        return sha256
+
+
+class Params(Strict):
+    """All of params.yaml."""
+
+    seed: Annotated[
+        int, expect("an integer from 0 to 4294967295", lambda v: is_int(v, 0, 2**32 - 1))
+    ]
+    data: Data
+    models: dict[str, Model]
+
+    @field_validator("models")
+    @classmethod
+    def _names_are_file_names(cls, models: dict[str, Model]) -> dict[str, Model]:
+        for name in models:
+            if not name.replace("-", "").isalnum() or not name.isascii():
+                raise _expected('names of letters, digits and "-"', name)
+        return models
+
+    def model(self, version: str) -> Model:
+        """The parameters of one version.
+
+        Raises:
+            DigitsError: there is no such version; names those there are.
+        """
+        if version not in self.models:
+            known = ", ".join(self.models)
+            raise DigitsError(f"version {version!r}: expected one of {known} (params.yaml: models)")
+        return self.models[version]
+
+
+def _expected(what: str, found: Any) -> PydanticCustomError:
+    return PydanticCustomError("expected", "{what}", {"what": what, "found": found})
+
+
+def _pair(size: int | list[int]) -> list[int]:
+    return [size, size] if isinstance(size, int) else size
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
