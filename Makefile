@@ -6,7 +6,7 @@ INSTALL = uv pip install --quiet --python .venv/bin/python
 
 .PHONY: all test lock
 all: .venv/main.done
-	@test -e "$$(cat .venv/mlflow-env)" || digits mlflow-env . > .venv/mlflow-env || true
+	@test "$$(cat .venv/mlflow-env)" -ef .venv || digits mlflow-env . > .venv/mlflow-env || true
 	dvc repro
 	@digits report metrics README.md
 

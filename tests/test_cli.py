@@ -1,7 +1,9 @@
 """The command: quick where nothing is computed, one line where something is wrong."""
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -101,3 +103,5 @@ def test_a_training_that_diverges_names_version_epoch_and_rate(
     assert "lower the learning rate, now 1e+38" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (project / "data" / "mnist.npz").exists(), "fetched for this run alone"
+    with closing(sqlite3.connect(project / "mlflow.db")) as database:
+        assert database.execute("SELECT name, status FROM runs").fetchall() == [("v1", "FAILED")]

@@ -46,9 +46,9 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
 
 def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    block = PARAMS[PARAMS.index("  v1:") : PARAMS.index("  v2:")].replace("v1:", "v5:")
+    block = PARAMS[PARAMS.index("  v1:") : PARAMS.index("  v2:")].replace("v1:", "vnew:")
     path.write_text(PARAMS + "\n" + block)
-    assert config.load(path).model("v5") == config.load(path).model("v1")
+    assert config.load(path).model("vnew") == config.load(path).model("v1")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,12 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
         ("seed: 2018", "seed: 4294967296", "seed: expected an integer from 0 to 4294967295"),
         ("seed: 2018", "seed: 1\nseed: 2", "line 4: not valid YAML: found duplicate key"),
         ("seed: 2018", "seed: [1", "not valid YAML"),
+        ("seed: 2018", "seed: 2018-13-45", "not valid YAML: month must be in 1..12"),
+        ("seed: 2018", "seed: " + "9" * 5000, "not valid YAML"),
+        ("seed: 2018", "seed: &a [*a]", "seed: expected an integer from 0"),
+        ("0.001", "9" * 400, "Adam.learning_rate: expected a positive number"),
+        ("units: 128", "units: 1000000001", "Dense.units: expected a positive integer"),
+        ("- Flatten\n", "- Flatten\n      - GlobalAveragePooling2D\n", "to come before Flatten"),
         ("models:", "modles:", "modles: unknown; expected one of seed, data, models (did you mean"),
         ("  v1:", "  ../v1:", "models: expected names of letters, digits"),
         ("layers:\n      - Flatten", "layers:\n      - [Flatten]", "expected one layer"),

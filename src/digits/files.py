@@ -1,5 +1,6 @@
 """Files: written whole or not at all, read with one line of complaint."""
 
+import hashlib
 import json
 import os
 import re
@@ -78,7 +79,7 @@ def read_columns(path: Path) -> dict[str, list[float]]:
         }
     except (OSError, ValueError) as error:
         raise DigitsError(
-            f"{path}: not a CSV file of numbers ({error}); run `dvc repro`"
+            f"{path}: not a CSV file of numbers ({error}); run `dvc repro -f`"
         ) from error
 
 
@@ -101,7 +102,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DigitsError(f"{path}: not a JSON file ({error}); run `dvc repro`") from error
+        raise DigitsError(f"{path}: not a JSON file ({error}); run `dvc repro -f`") from error
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
@@ -124,4 +125,10 @@ def read_array(path: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, allow_pickle=False)
         return array
     except (OSError, ValueError, EOFError) as error:
-        raise DigitsError(f"{path}: not an array ({error}); run `dvc repro`") from error
+        raise DigitsError(f"{path}: not an array ({error}); run `dvc repro -f`") from error
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

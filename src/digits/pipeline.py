@@ -55,7 +55,7 @@ def train(
     parameters = params.model(version)
     kept, held_out = hold_out(dataset.y_train, params.data.validation, params.seed)
     digest = dataset.digest()
-    run.parameters({"version": version, **flattened(version, params), "data.sha256": digest})
+    run.parameters({"model": version, **flattened(version, params), "data.sha256": digest})
     run.parameters({f"library.{n}": v for n, v in environment.libraries().items()})
     run.datasets(dataset, params.data.sources, digest)
 
@@ -170,13 +170,17 @@ def timing(epochs: Sequence["Epoch"], seconds: float) -> dict[str, float]:
 
 
 def flattened(version: str, params: Params) -> dict[str, object]:
-    """All that params.yaml says of a version, as names and values, and the layers in one line."""
+    """All that params.yaml says of a version, as names and values, and the layers in one line.
+
+    No name is that of a parameter in MLproject: `mlflow run` logs those as they were given, and a
+    parameter cannot be logged twice.
+    """
     model = params.model(version)
     layers = [f"{x.name}({_arguments(x.arguments)})" for x in model.layers]
     flat: dict[str, object] = {
-        "seed": params.seed,
-        "epochs": model.epochs,
-        "batch_size": model.batch_size,
+        "training.seed": params.seed,
+        "training.epochs": model.epochs,
+        "training.batch_size": model.batch_size,
         "data.validation": params.data.validation,
         "architecture": " > ".join(layers).replace("()", ""),
     }

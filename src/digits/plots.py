@@ -126,25 +126,27 @@ def misclassified(
     y: NDArray[np.uint8],
     probabilities: NDArray[np.float32],
 ) -> Figure:
-    """Every image whose assigned digit is not its label, the surest mistakes first."""
+    """The images whose assigned digit is not their label, surest mistakes first, at most 300."""
     predicted = probabilities.argmax(axis=1)
     surest = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != y)
     wrong = wrong[np.argsort(-surest[wrong], kind="stable")]
+    shown = wrong[:300]
     columns = 12
-    rows = max(1, -(-len(wrong) // columns))
+    rows = max(1, -(-len(shown) // columns))
     figure = Figure(figsize=(columns * 0.85, rows * 1.1 + 0.9), layout="constrained")
     figure.suptitle(
-        f"{version}: all {len(wrong)} misclassified test images: label → assigned (probability)"
+        f"{version}: {_some(len(shown), len(wrong))} misclassified test images: "
+        "label → assigned (probability)"
     )
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, index in zip(all_axes, wrong, strict=False):
+    for axes, index in zip(all_axes, shown, strict=False):
         axes.imshow(x[index], cmap="gray_r", vmin=0, vmax=255)
         text = f"{y[index]} → {predicted[index]}  ({surest[index]:.2f})"
         axes.set_title(text, fontsize=7.5, pad=3)
     for place, axes in enumerate(all_axes):
         _bare(axes)
-        axes.set_visible(place < len(wrong))
+        axes.set_visible(place < len(shown))
     return figure
 
 
@@ -189,6 +191,10 @@ def _bars(axes: Axes, ours: Mapping[str, float], reported: Mapping[str, float]) 
             axes.bar_label(bars, [f"{value:,.0f}" for value in values.values()], padding=2)
     axes.set_xticks(range(len(ours)), list(ours))
     axes.margins(y=0.15)
+
+
+def _some(shown: int, there: int) -> str:
+    return f"all {there}" if shown == there else f"{shown} of {there:,}"
 
 
 def _bare(axes: Axes) -> None:

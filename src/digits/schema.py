@@ -101,10 +101,12 @@ class Model(Strict):
         for index, layer in enumerate(layers):
             what = f"layers[{index}] {layer.name}"
             window = layer.window
-            if layer.name in ("Flatten", "GlobalAveragePooling2D"):
+            if layer.name == "Flatten":
                 side = []
-            elif window and not side:
+            elif (window or layer.name == "GlobalAveragePooling2D") and not side:
                 raise _expected(f"{what} to come before Flatten", layer.name)
+            elif layer.name == "GlobalAveragePooling2D":
+                side = []
             elif (
                 window
                 and not layer.pads
@@ -150,8 +152,10 @@ class Params(Strict):
     @field_validator("models")
     @classmethod
     def _names_are_file_names(cls, models: dict[str, Model]) -> dict[str, Model]:
+        if not models:
+            raise _expected("at least one version", models)
         for name in models:
-            if not name.replace("-", "").isalnum() or not name.isascii():
+            if len(name) > 40 or not name.replace("-", "").isalnum() or not name.isascii():
                 raise _expected('names of letters, digits and "-"', name)
         return models
 

@@ -1,6 +1,5 @@
 """Runs in MLflow: the only module that knows it."""
 
-import hashlib
 import io
 import logging
 import os
@@ -17,11 +16,12 @@ from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import DatasetInput, InputTag
+from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 
-from digits import DigitsError, environment
+from digits import DigitsError, environment, files
 from digits.dataset import Dataset
 
 EXPERIMENT = "mnist"
@@ -55,8 +55,7 @@ def connect(root: Path) -> None:
             elif known is None:
                 client.create_experiment(EXPERIMENT)
     except Exception as error:  # of MLflow, its database or the network: any may come through
-        reason = " ".join(str(error).split())[:200]
-        raise DigitsError(f"MLflow store {uri}: cannot be used: {reason}") from error
+        raise DigitsError(f"MLflow store {uri}: cannot be used: {_one_line(error)}") from error
 
 
 def _is_file(uri: str, path: Path) -> bool:
@@ -76,10 +75,7 @@ class Run:
             self._client.set_tag(self.id, name, str(value))
 
     def parameters(self, parameters: Mapping[str, object]) -> None:
-        """Log parameters; those that `mlflow run -P` has logged already stay as they are."""
-        logged = self._client.get_run(self.id).data.params
-        new = {name: value for name, value in parameters.items() if name not in logged}
-        mlflow.log_params(new, run_id=self.id)
+        mlflow.log_params(dict(parameters), run_id=self.id)
 
     def metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers of the run and, once a model is logged, of that model."""
@@ -150,31 +146,35 @@ def start(name: str, *, attach: bool = False) -> Iterator[Run]:
             becomes the parent of a new one.
     """
     inherited = os.environ.pop(INHERITED_RUN, None)
-    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_EVERY)
-    if attach and inherited:
-        mlflow.start_run(run_id=inherited, log_system_metrics=True)
-        MlflowClient().update_run(inherited, name=name)
-        run = Run(inherited)
-    else:
-        client = MlflowClient()
-        parent = client.get_run(inherited).info if inherited else None
-        experiment = parent or client.get_experiment_by_name(EXPERIMENT)
-        opened = mlflow.start_run(
-            experiment_id=experiment.experiment_id,
-            run_name=name,
-            parent_run_id=inherited,
-            log_system_metrics=True,
-        )
-        run = Run(opened.info.run_id)
     status = "FAILED"
     try:
-        yield run
+        yield _open(name, inherited, attach)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         mlflow.end_run(status)
+
+
+def _open(name: str, inherited: str | None, attach: bool) -> Run:
+    client = MlflowClient()
+    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_EVERY)
+    try:
+        if attach and inherited:
+            client.update_run(inherited, name=name)
+            mlflow.start_run(run_id=inherited, log_system_metrics=True)
+            return Run(inherited)
+        beside = client.get_run(inherited).info if inherited else None
+        opened = mlflow.start_run(
+            experiment_id=(beside or client.get_experiment_by_name(EXPERIMENT)).experiment_id,
+            run_name=name,
+            parent_run_id=inherited,
+            log_system_metrics=True,
+        )
+        return Run(opened.info.run_id)
+    except MlflowException as error:
+        raise DigitsError(f"MLflow: no run could be opened: {_one_line(error)}") from error
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def find(model_file: Path) -> Run | None:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(
         experiments,
-        f"tags.{MODEL_TAG} = '{sha256(model_file)}'",
+        f"tags.{MODEL_TAG} = '{files.sha256(model_file)}'",
         order_by=["attributes.start_time DESC"],
         max_results=1,
     )
@@ -203,10 +203,8 @@ def find(model_file: Path) -> Run | None:
     return Run(found[0].info.run_id, logged[0].model_id if logged else None)
 
 
-def sha256(path: Path) -> str:
-    """Of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def share_environment(project: Path, prefix: Path) -> str:
@@ -226,7 +224,10 @@ def share_environment(project: Path, prefix: Path) -> str:
     from mlflow.utils.environment import _PythonEnv
     from mlflow.utils.virtualenv import _get_virtualenv_name
 
-    wanted = _PythonEnv.from_yaml(load_project(str(project)).env_config_path)
+    file = load_project(str(project)).env_config_path
+    if file is None:
+        raise DigitsError(f"{project}: no MLproject with a python_env there")
+    wanted = _PythonEnv.from_yaml(file)
     link = Path(MLFLOW_ENV_ROOT.get()).expanduser() / _get_virtualenv_name(wanted, project)
     if link.exists() and not link.is_symlink():
         return str(link)
