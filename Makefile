@@ -14,7 +14,7 @@ test: .venv/dev.done
 	ruff format --check .
 	ruff check .
 	mypy
-	pytest
+	pytest -n 2 --dist loadfile
 
 .venv/main.done: requirements/main.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

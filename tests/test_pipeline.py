@@ -4,8 +4,6 @@ import filecmp
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +11,12 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-import yaml
-from conftest import TINY_MODELS, environment, make_project, run
+from conftest import TINY_MODELS, make_project, run
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from digits import dataset, models
 
-MODEL = "data/models/v1.keras"
 BIT_STABLE = (
     "dvc.lock",
     "metrics/curves.csv",
@@ -244,53 +240,6 @@ def test_a_clone_run_by_mlflow_gives_the_same_bits(
     assert [child.info.run_name for child in children] == ["v1", "v2"]
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
     assert {found.info.status for found in (parent, *children)} == {"FINISHED"}
-
-
-READ = ["--data", "data/mnist.npz", "--reference", "metrics/report-2018.json"]
-WRITTEN = ["--history", "h.csv", "--timing", "t.json", "--machine", "m.json", "--model", MODEL]
-TRAIN = [sys.executable, "-m", "digits", "train", "v1", *READ, *WRITTEN]
-PROJECT_RUN = ["mlflow", "run", ".", "-P", "version=1", "--env-manager", "local"]
-
-
-@pytest.mark.parametrize(
-    ("command", "sent"),
-    [(TRAIN, signal.SIGTERM), (TRAIN, signal.SIGINT), (PROJECT_RUN, signal.SIGINT)],
-    ids=["SIGTERM", "Ctrl-C", "Ctrl-C in mlflow run"],
-)
-def test_an_interrupted_training_is_killed_and_leaves_nothing(
-    command: list[str],
-    sent: signal.Signals,
-    tmp_path: Path,
-    idx_folder: Path,
-    checksums: dict[str, str],
-) -> None:
-    project = make_project(tmp_path / "project", idx_folder, checksums)
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    params["models"] = {"v1": TINY_MODELS["v1"] | {"epochs": 100_000}}
-    (project / "params.yaml").write_text(yaml.safe_dump(params))
-    assert run(project, "dvc", "repro", "fetch").returncode == 0
-    with subprocess.Popen(
-        command,
-        cwd=project,
-        env=environment(PYTHONPATH="src", PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell's background job ignores Ctrl-C, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
-        assert process.stdout is not None
-        assert any("epoch  2/" in line for line in process.stdout)
-        os.killpg(process.pid, sent)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "digits: interrupted" in said.splitlines()
-    assert "Traceback" not in said or command is PROJECT_RUN, "MLflow's own"
-    (found,) = runs(open_store(project))
-    assert found.info.status == "KILLED"
-    assert not (project / "data" / "models").exists()
-    assert not list(project.rglob("*partial*"))
 
 
 def test_a_deleted_database_is_a_warning(project: Path, tmp_path: Path) -> None:

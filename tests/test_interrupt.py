@@ -1,0 +1,71 @@
+"""Interrupted trainings: real processes, real signals."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY_MODELS, environment, make_project, run
+
+# A shell's background job ignores Ctrl-C, and so would what it starts.
+FOREGROUND = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execvp(sys.argv[1], sys.argv[1:])"
+)
+READ = ["--data", "data/mnist.npz", "--reference", "metrics/report-2018.json"]
+WRITTEN = [
+    "--history",
+    "h.csv",
+    "--timing",
+    "t.json",
+    "--machine",
+    "m.json",
+    "--model",
+    "data/models/v1.keras",
+]
+TRAIN = [sys.executable, "-m", "digits", "train", "v1", *READ, *WRITTEN]
+PROJECT_RUN = ["mlflow", "run", ".", "-P", "version=1", "--env-manager", "local"]
+
+
+@pytest.mark.parametrize(
+    ("command", "sent"),
+    [(TRAIN, signal.SIGTERM), (TRAIN, signal.SIGINT), (PROJECT_RUN, signal.SIGINT)],
+    ids=["SIGTERM", "Ctrl-C", "Ctrl-C in mlflow run"],
+)
+def test_an_interrupted_training_is_killed_and_leaves_nothing(
+    command: list[str],
+    sent: signal.Signals,
+    tmp_path: Path,
+    idx_folder: Path,
+    checksums: dict[str, str],
+) -> None:
+    project = make_project(tmp_path / "project", idx_folder, checksums)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["models"] = {"v1": TINY_MODELS["v1"] | {"epochs": 100_000}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    assert run(project, "dvc", "repro", "fetch").returncode == 0
+    with subprocess.Popen(
+        [sys.executable, "-c", FOREGROUND, *command],
+        cwd=project,
+        env=environment(PYTHONPATH="src", PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any("epoch  2/" in line for line in process.stdout)
+        os.killpg(process.pid, sent)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "digits: interrupted" in said.splitlines()
+    assert "Traceback" not in said or command is PROJECT_RUN, "MLflow's own"
+    with closing(sqlite3.connect(project / "mlflow.db")) as database:
+        assert database.execute("SELECT status FROM runs").fetchall() == [("KILLED",)]
+    assert not (project / "data" / "models").exists()
+    assert not list(project.rglob("*partial*"))
