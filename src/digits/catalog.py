@@ -32,7 +32,7 @@ def is_int(value: Any, low: int, high: int = LARGEST) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= 1e30
+    return type(value) in (int, float) and abs(value) <= 1e38
 
 
 def is_size(value: Any) -> bool:

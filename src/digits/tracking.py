@@ -148,7 +148,14 @@ def start(name: str, *, attach: bool = False) -> Iterator[Run]:
     inherited = os.environ.pop(INHERITED_RUN, None)
     status = "FAILED"
     try:
-        yield _open(name, inherited, attach)
+        run = _open(name, inherited, attach)
+        try:
+            yield run
+        except KeyboardInterrupt:
+            # `mlflow run` 3.17 calls its run FAILED afterwards, whatever it was (it compares the
+            # name of a status with numbers); the tag stays.
+            run.tags({"interrupted": "true"})
+            raise
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
