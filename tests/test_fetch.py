@@ -1,5 +1,6 @@
 """Fetching: sources in order, checked, nothing half-written."""
 
+import gzip
 import json
 import os
 import socket
@@ -39,8 +40,6 @@ class SilentHandler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def mirror(tmp_path: Path, idx_files: dict[str, bytes]) -> Iterator[tuple[str, Path]]:
     """A web server with the four packed files, and its folder."""
-    import gzip
-
     folder = tmp_path / "www"
     folder.mkdir()
     for name, content in idx_files.items():
@@ -67,7 +66,7 @@ def test_a_mirror_is_read_over_http(
     assert fetch.fetch([mirror[0]], checksums, quiet).digest() == tiny.digest()
 
 
-@pytest.mark.parametrize("damage", ["html", "truncated", "another", "absent"])
+@pytest.mark.parametrize("damage", ["html", "truncated", "another", "one pixel", "absent"])
 def test_a_bad_mirror_is_passed_over(
     damage: str,
     mirror: tuple[str, Path],
@@ -83,6 +82,10 @@ def test_a_bad_mirror_is_passed_over(
         victim.write_bytes(victim.read_bytes()[:-100])
     elif damage == "another":
         victim.write_bytes((folder / f"{IDX_FILES[0]}.gz").read_bytes())
+    elif damage == "one pixel":
+        content = bytearray(gzip.decompress(victim.read_bytes()))
+        content[-1] ^= 1
+        victim.write_bytes(gzip.compress(bytes(content)))
     else:
         victim.unlink()
     with pytest.raises(DigitsError, match=f"{address}: .*") as error:
