@@ -6,7 +6,7 @@ import numpy as np
 from conftest import TINY_MODELS
 
 from digits import models, training
-from digits.dataset import Dataset, pixels
+from digits.dataset import Dataset
 from digits.schema import Model
 from digits.training import Epoch
 
@@ -16,11 +16,12 @@ def fit(tiny: Dataset, *, validate: bool = False, epochs: int = 3) -> tuple[list
     told: list[Epoch] = []
     kept = training.fit(
         model,
-        pixels(tiny.x_train),
+        tiny.x_train,
         tiny.y_train,
         epochs=epochs,
         batch_size=8,
-        validation=(pixels(tiny.x_test), tiny.y_test) if validate else None,
+        seed=1,
+        validation=(tiny.x_test, tiny.y_test) if validate else None,
         on_epoch=told.append,
     )
     assert told == kept

@@ -28,6 +28,6 @@ def _notices_held_back() -> Iterator[None]:
 
 with _notices_held_back():
     import keras
-    import tensorflow  # noqa: F401 - Keras would import it later, and noisily
+    import tensorflow as tf  # Keras would import it later, and noisily
 
-__all__ = ["keras"]
+__all__ = ["keras", "tf"]

@@ -339,7 +339,7 @@ def _root() -> Path:
 def _console() -> Any:
     from digits.pipeline import Console
 
-    return Console(click.echo, bar=sys.stdout.isatty())
+    return Console(click.echo, bar=sys.stderr.isatty())
 
 
 @contextmanager

@@ -34,12 +34,6 @@ class Console:
         self.lines.append(line)
         self.echo(line)
 
-    def epoch(self, line: str) -> None:
-        """Say the result of an epoch, unless a progress bar has shown it."""
-        self.lines.append(line)
-        if not self.bar:
-            self.echo(line)
-
 
 def train(
     version: str, params: Params, dataset: Dataset, run: "Run", console: Console
@@ -71,7 +65,7 @@ def train(
             f"{name} {metrics[name]:.4f}" for name in training.METRICS if name in metrics
         )
         progress = f"{epoch.number:2d}/{parameters.epochs}"
-        console.epoch(f"{version}: epoch {progress}  {told}  {epoch.seconds:.1f} s")
+        console.say(f"{version}: epoch {progress}  {told}  {epoch.seconds:.1f} s")
         speed = {"epoch_seconds": epoch.seconds, "images_per_second": epoch.images_per_second}
         run.metrics({**metrics, **speed}, step=epoch.number)
         if not math.isfinite(metrics["loss"]):
@@ -81,22 +75,23 @@ def train(
                 f"training diverged; lower the learning rate, now {rate}"
             )
 
-    x = pixels(dataset.x_train)
-    validation = (x[held_out], dataset.y_train[held_out]) if len(held_out) else None
+    x, y = dataset.x_train, dataset.y_train
     start = time.perf_counter()
     epochs = training.fit(
         model,
-        x[kept] if len(held_out) else x,
-        dataset.y_train[kept],
+        x[kept],
+        y[kept],
         epochs=parameters.epochs,
         batch_size=parameters.batch_size,
-        validation=validation,
+        seed=params.seed,
+        validation=(x[held_out], y[held_out]) if len(held_out) else None,
         on_epoch=on_epoch,
         progress=console.bar,
     )
     times = timing(epochs, time.perf_counter() - start)
     console.say(f"{version}: trained in {times['training_seconds']:.1f} s")
-    run.model(model, x[:5], models.predict(model, x[:5]))
+    examples = pixels(x[:5])
+    run.model(model, examples, models.predict(model, examples))
     once = ("training_seconds", "seconds_per_epoch")
     run.metrics({"parameters": model.count_params(), **{name: times[name] for name in once}})
     return model, epochs, times

@@ -3,17 +3,20 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from digits import CLASSES
-from digits.backend import keras
+from digits import CLASSES, graph, models
+from digits.backend import keras, tf
+from digits.dataset import pixels
 
-Images = NDArray[np.float32]
+Images = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+# So many that Python costs nothing, so few that an interruption takes effect within seconds.
+STEPS_PER_CALL = 32
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Epoch:
         number: from 1.
         metrics: loss (mean cross-entropy, nats) and accuracy (0 to 1) while training, and
             val_loss and val_accuracy where there are validation images.
-        seconds: wall time.
-        images_per_second: training images over wall time.
+        seconds: wall time of the pass, without validation.
+        images_per_second: training images over that time.
     """
 
     number: int
@@ -41,6 +44,7 @@ def fit(
     *,
     epochs: int,
     batch_size: int,
+    seed: int,
     validation: tuple[Images, Labels] | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     progress: bool = False,
@@ -48,43 +52,46 @@ def fit(
     """Train a compiled network and return what each epoch gave.
 
     Args:
-        x: (n, 28, 28, 1) from 0 to 1.
+        x: (n, 28, 28) images, 0 to 255.
         y: (n,) labels.
+        seed: of the order of the images, another one in every epoch, and of dropout.
+        validation: images and labels to score after every epoch.
         on_epoch: is called after every epoch.
         progress: draw a progress bar.
     """
-    log = _Log(len(x), on_epoch)
-    model.fit(
-        x,
-        keras.utils.to_categorical(y, CLASSES),
-        epochs=epochs,
-        batch_size=batch_size,
-        validation_data=validation
-        and (validation[0], keras.utils.to_categorical(validation[1], CLASSES)),
-        callbacks=[log],
-        verbose=1 if progress else 0,
-    )
-    return log.epochs
+    steps = graph.steps(model, x, y, seed)
+    whole, called = len(x) - len(x) % batch_size, STEPS_PER_CALL * batch_size
+    calls = [(at, min(at + called, whole), batch_size) for at in range(0, whole, called)]
+    if whole < len(x):
+        calls.append((whole, len(x), len(x) - whole))
+    done = []
+    for number in range(1, epochs + 1):
+        start = time.perf_counter()
+        order = np.random.default_rng([seed, number]).permutation(len(x)).astype(np.int32)
+        order, totals = tf.constant(order), np.zeros(2)
+        with tqdm(
+            total=len(x), desc=f"epoch {number}/{epochs}", leave=False, disable=not progress
+        ) as bar:
+            for first, last, size in calls:
+                totals += steps(order, np.int32(first), np.int32(last), size).numpy()
+                bar.update(last - first)
+        seconds = time.perf_counter() - start
+        loss, accuracy = map(float, totals / len(x))
+        metrics = {"loss": loss, "accuracy": accuracy}
+        if validation:
+            metrics |= _validate(model, *validation)
+        done.append(Epoch(number, metrics, seconds, len(x) / seconds))
+        on_epoch(done[-1])
+    return done
 
 
-class _Log(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps what Keras reports at the end of an epoch, with the time that it took."""
-
-    def __init__(self, images: int, on_epoch: Callable[[Epoch], None]) -> None:
-        super().__init__()
-        self.images = images
-        self.on_epoch = on_epoch
-        self.epochs: list[Epoch] = []
-        self.start = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        seconds = time.perf_counter() - self.start
-        metrics = {name: float(value) for name, value in (logs or {}).items()}
-        self.epochs.append(Epoch(epoch + 1, metrics, seconds, self.images / seconds))
-        self.on_epoch(self.epochs[-1])
+def _validate(model: keras.Model, x: Images, y: Labels) -> dict[str, float]:
+    probabilities = models.predict(model, pixels(x))
+    loss = model.loss(keras.utils.to_categorical(y, CLASSES), probabilities)
+    return {
+        "val_loss": float(loss),
+        "val_accuracy": float(np.mean(probabilities.argmax(axis=1) == y)),
+    }
 
 
 def history(epochs: Sequence[Epoch]) -> dict[str, list[str]]:
