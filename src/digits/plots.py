@@ -11,6 +11,8 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
+from digits import IMAGE_SIDE
+
 OURS, REPORTED = "#1f6fb4", "#d9822b"
 COLORS = {
     "Conv2D": "#9ecae1",
@@ -34,13 +36,33 @@ def samples(x: NDArray[np.uint8], y: NDArray[np.uint8], each: int = 12) -> Figur
     """The first `each` images of every digit, one row per digit."""
     figure = Figure(figsize=(each * 0.55 + 0.5, 10 * 0.55 + 0.5), layout="constrained")
     figure.suptitle("MNIST training images, by label")
-    for digit, row in enumerate(figure.subplots(10, each, squeeze=False)):
-        for axes, index in zip(row, np.flatnonzero(y == digit), strict=False):
-            axes.imshow(x[index], cmap="gray_r", vmin=0, vmax=255)
-        for axes in row:
-            _bare(axes)
-        row[0].set_ylabel(digit, rotation=0, labelpad=12, va="center", fontsize=13)
+    axes = figure.add_subplot()
+    rows = [x[np.flatnonzero(y == digit)[:each]] for digit in range(10)]
+    height, _ = _gallery(axes, rows, each, above=2)
+    places = (np.arange(10) + 0.5) * height
+    axes.set_yticks(places, [str(digit) for digit in range(10)], fontsize=13)
     return figure
+
+
+def _gallery(
+    axes: Axes, rows: Sequence[NDArray[np.uint8]], columns: int, above: int
+) -> tuple[int, int]:
+    """Draw rows of images as one picture, which takes a fraction of the time of axes for each.
+
+    Returns:
+        Height and width of a place, of which `above` at the top are free.
+    """
+    height, width = IMAGE_SIDE + above, IMAGE_SIDE + 3
+    sheet = np.zeros((len(rows) * height, columns * width), dtype=np.uint8)
+    for number, row in enumerate(rows):
+        for column, image in enumerate(row):
+            bottom, left = (number + 1) * height, column * width
+            sheet[bottom - IMAGE_SIDE : bottom, left : left + IMAGE_SIDE] = image
+    axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return height, width
 
 
 def layers(version: str, described: Sequence[Mapping[str, Any]]) -> Figure:
@@ -133,20 +155,18 @@ def misclassified(
     wrong = wrong[np.argsort(-surest[wrong], kind="stable")]
     shown = wrong[:300]
     columns = 12
-    rows = max(1, -(-len(shown) // columns))
-    figure = Figure(figsize=(columns * 0.85, rows * 1.1 + 0.9), layout="constrained")
+    rows = [shown[start : start + columns] for start in range(0, max(len(shown), 1), columns)]
+    figure = Figure(figsize=(columns * 0.85, len(rows) * 1.05 + 0.6), layout="constrained")
     figure.suptitle(
         f"{version}: {_some(len(shown), len(wrong))} misclassified test images: "
         "label → assigned (probability)"
     )
-    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, index in zip(all_axes, shown, strict=False):
-        axes.imshow(x[index], cmap="gray_r", vmin=0, vmax=255)
+    axes = figure.add_subplot()
+    height, width = _gallery(axes, [x[row] for row in rows], columns, above=9)
+    for place, index in enumerate(shown):
+        row, column = divmod(place, columns)
         text = f"{y[index]} → {predicted[index]}  ({surest[index]:.2f})"
-        axes.set_title(text, fontsize=7.5, pad=3)
-    for place, axes in enumerate(all_axes):
-        _bare(axes)
-        axes.set_visible(place < len(shown))
+        axes.text(column * width + 14, row * height + 8, text, fontsize=7.5, ha="center")
     return figure
 
 
@@ -195,11 +215,6 @@ def _bars(axes: Axes, ours: Mapping[str, float], reported: Mapping[str, float]) 
 
 def _some(shown: int, there: int) -> str:
     return f"all {there}" if shown == there else f"{shown} of {there:,}"
-
-
-def _bare(axes: Axes) -> None:
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
 
 
 def curves(
