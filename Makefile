@@ -1,10 +1,10 @@
 # `make`: the environment, then whatever of the pipeline is not up to date.
-# `make test`: every check and test.   `make lock`: choose and pin dependencies anew.
+# `make test`: every check and test.   `make bench`: the speed.   `make lock`: pin dependencies anew.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL = uv pip install --quiet --python .venv/bin/python
 
-.PHONY: all test lock
+.PHONY: all test bench lock
 all: .venv/main.done
 	@test "$$(cat .venv/mlflow-env)" -ef .venv || digits mlflow-env . > .venv/mlflow-env || true
 	dvc repro
@@ -15,6 +15,11 @@ test: .venv/dev.done
 	ruff check .
 	mypy
 	pytest -n 2 --dist loadfile
+
+# A quick look: make bench BENCH="--images 5000 --epochs 2 --repeats 1 --out /dev/null"
+bench: .venv/bench.done
+	python benchmarks/bench.py $(BENCH)
+	@digits report metrics README.md
 
 .venv/main.done: requirements/main.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
@@ -30,9 +35,14 @@ test: .venv/dev.done
 	$(INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@
 
+.venv/bench.done: .venv/main.done requirements/bench.txt
+	$(INSTALL) --require-hashes -r requirements/bench.txt
+	@touch $@
+
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --custom-compile-command "make lock" --upgrade
 lock:
 	$(COMPILE) pyproject.toml -o requirements/main.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/main.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra bench -c requirements/main.txt -o requirements/bench.txt
 	echo 'uv==0.13.8' | $(COMPILE) - -o requirements/uv.txt

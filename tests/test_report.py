@@ -48,12 +48,12 @@ def test_the_page_compares_point_by_point(metrics: Path) -> None:
         assert f"figures/{version}-misclassified.png" in page
 
 
-def test_only_what_stands_between_the_marks_of_the_readme_is_replaced(metrics: Path) -> None:
-    results = report.read(metrics)
-    readme = report.in_readme(f"a\n{report.START}old\n{report.END}z\n", results)
-    assert readme == f"a\n{report.START}{report.table(results)}{report.END}z\n"
-    with pytest.raises(DigitsError, match="expected the lines <!-- results -->"):
-        report.in_readme("no marks", results)
+def test_only_what_stands_between_the_marks_of_the_readme_is_replaced() -> None:
+    readme = "a\n<!-- results -->\nold\n<!-- /results -->\nz\n"
+    changed = report.in_readme(readme, "results", "new\n")
+    assert changed == "a\n<!-- results -->\nnew\n<!-- /results -->\nz\n"
+    with pytest.raises(DigitsError, match="expected the lines <!-- speed --> and <!-- /speed -->"):
+        report.in_readme(readme, "speed", "new\n")
 
 
 def test_a_missing_metrics_file_is_named(metrics: Path) -> None:

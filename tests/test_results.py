@@ -90,7 +90,7 @@ def test_every_figure_of_the_report_is_there() -> None:
 
 
 def test_no_pinned_requirement_names_an_index() -> None:
-    for name in ("main", "dev", "uv"):
+    for name in ("main", "dev", "bench", "uv"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text()
         assert "--hash=sha256:" in text
         assert not re.search(r"index-url|find-links|https?://|file:", text)

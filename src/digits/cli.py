@@ -250,14 +250,19 @@ def plot(
 @click.argument("metrics", type=click.Path(path_type=Path))
 @click.argument("readme", type=click.Path(path_type=Path))
 def report(check: bool, metrics: Path, readme: Path) -> None:
-    """Write METRICS/report.md, its figure of training times, and the results in README."""
-    from digits import files, plots, report
+    """Write METRICS/report.md, its figure of training times, and the tables in README."""
+    from digits import files, plots, report, speed
 
     results = report.read(metrics)
+    page = (files.read_bytes(readme) or b"").decode()
+    page = report.in_readme(page, "results", report.table(results))
+    benchmark = metrics / "benchmark.json"
+    if benchmark.exists():
+        page = report.in_readme(page, "speed", speed.tables(files.read_json(benchmark)) + "\n")
     written = {
         metrics / "report.md": report.page(results).encode(),
         metrics / "training-time.png": plots.png(report.training_time(results)),
-        readme: report.in_readme((files.read_bytes(readme) or b"").decode(), results).encode(),
+        readme: page.encode(),
     }
     stale = [path for path, content in written.items() if files.read_bytes(path) != content]
     if check and stale:

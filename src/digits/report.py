@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from digits import DigitsError, files, plots
 
-START, END = "<!-- results -->\n", "<!-- /results -->\n"
 Row = tuple[str, str, Callable[[Any], str]]
 
 
@@ -68,17 +67,18 @@ def training_time(results: Results) -> Figure:
     return plots.training_time(seconds, results.reported, hardware)
 
 
-def in_readme(readme: str, results: Results) -> str:
-    """The README with its results replaced.
+def in_readme(readme: str, name: str, text: str) -> str:
+    """The README with what stands between its marks `<!-- name -->` and `<!-- /name -->` replaced.
 
     Raises:
-        DigitsError: the marks around the results are not there.
+        DigitsError: the marks are not there.
     """
-    before, start, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
+    first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    before, start, rest = readme.partition(first)
+    _, end, after = rest.partition(last)
     if not (start and end):
-        raise DigitsError(f"README: expected the lines {START.strip()} and {END.strip()}")
-    return f"{before}{START}{table(results)}{END}{after}"
+        raise DigitsError(f"README: expected the lines {first.strip()} and {last.strip()}")
+    return f"{before}{start}{text}{end}{after}"
 
 
 def table(results: Results) -> str:

@@ -1,0 +1,73 @@
+"""`make bench`: measures the speed of the pipeline and writes metrics/benchmark.json."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from digits import DigitsError, config, dataset, environment, files, speed
+
+SIZES = (7_500, 15_000, 30_000, 60_000)
+
+
+@click.command()
+@click.option("--images", default=15_000, show_default=True, help="Training images of the race.")
+@click.option(
+    "--epochs", default=5, show_default=True, help="Epochs of the race, without the first."
+)
+@click.option("--repeats", default=3, show_default=True, help="Of each command.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("metrics/benchmark.json"))
+def main(images: int, epochs: int, repeats: int, out: Path) -> None:
+    """Race our training against plain Keras, and time what surrounds it.
+
+    Run it in a project that `make` has brought up to date, on a machine with nothing else to do.
+    """
+    params = config.load(Path("params.yaml"))
+    mnist = dataset.load(Path("data/mnist.npz"))
+    part = replace(mnist, x_train=mnist.x_train[:images], y_train=mnist.y_train[:images])
+    if subprocess.run(["dvc", "status", "--quiet"]).returncode:
+        raise DigitsError("the pipeline is not up to date, and would run; run `make` first")
+    machine = environment.machine() | environment.libraries() | environment.code()
+    measured: dict[str, Any] = {"images": images, "machine": machine}
+
+    import overhead  # with TensorFlow
+    import race
+
+    with tempfile.TemporaryDirectory() as folder:
+        click.echo("commands")
+        measured["overhead"] = overhead.commands(repeats, Path(folder))
+        measured["training"] = {}
+        for version in params.models:
+            click.echo(f"{version}: ours, plain fit and fit as in 2018")
+            measured["training"][version] = race.race(version, params, part, epochs)
+        click.echo("tracking")
+        measured["tracking"] = overhead.tracking_cost(params, mnist, repeats, Path(folder))
+    by_size = []
+    for size in SIZES:
+        click.echo(f"scaling: {size:,} images")
+        by_size.append(scaling(size))
+    measured["scaling"] = {version: [told[version] for told in by_size] for version in by_size[0]}
+    files.write_json(out, measured)
+    click.echo(speed.tables(measured))
+    click.echo(f"wrote {out}")
+
+
+def scaling(images: int) -> Any:
+    script = str(Path(__file__).with_name("scaling.py"))
+    done = subprocess.run([sys.executable, script, str(images)], capture_output=True, text=True)
+    if done.returncode:
+        raise DigitsError(f"{script} {images}: failed: {done.stderr.strip()[-300:]}")
+    return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DigitsError as error:
+        click.echo(f"bench: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,53 @@
+"""Milliseconds per step by operation of a version's training: `operations.py VERSION`.
+
+TensorFlow's profiler counts wall time; operations that run at the same time overlap.
+"""
+
+import re
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+import race
+from digits import config, dataset, graph, models
+from digits.backend import tf
+
+STEPS = 60
+LISTED = 22
+
+
+def main(version: str) -> None:
+    params = config.load(Path("params.yaml"))
+    mnist = dataset.load(Path("data/mnist.npz"))
+    parameters = params.model(version)
+    size = parameters.batch_size
+    model = models.build(parameters, params.seed)
+    run = graph.steps(model, mnist.x_train, mnist.y_train, params.seed)
+    order = tf.range(STEPS * size)
+    run(order, np.int32(0), np.int32(3 * size), size)
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            run(order, np.int32(0), np.int32(STEPS * size), size).numpy()
+        (trace,) = Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(trace.read_bytes())
+    times: Counter[str] = Counter()
+    for plane in space.planes:
+        for line in plane.lines:
+            for event in line.events:
+                name = plane.event_metadata[event.metadata_id].name
+                # What TensorFlow runs is named scope/name:Operation, what XLA compiled …_fusion.
+                if re.search(r"^while/.*:\w+$|fusion", name):
+                    times[re.sub(r"while/(body/_\d+/)?", "", name)] += event.duration_ps / 1e9
+    product = race.matrix_product()()
+    print(f"{version}: {sum(times.values()) / STEPS:.1f} ms a step in all")
+    print(f"a matrix product: {product:.0f} GFLOP/s")
+    for name, milliseconds in times.most_common(LISTED):
+        print(f"{milliseconds / STEPS:7.2f}  {name}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,141 @@
+"""Our training against Keras's `fit`, epoch by epoch in turn, and against the hardware."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from digits import CLASSES, evaluation, models, training
+from digits.backend import keras, tf
+from digits.dataset import Dataset, pixels
+from digits.schema import Params
+
+MATRIX = 3000
+
+
+@dataclass
+class Contender:
+    """Seconds and training loss by epoch, the first one, with tracing and compiling, left out."""
+
+    model: keras.Model
+    seconds: list[float] = field(default_factory=list)
+    loss: float = float("nan")
+
+    def test_accuracy(self, dataset: Dataset) -> float:
+        probabilities = models.predict(self.model, pixels(dataset.x_test))
+        return float(evaluation.score(probabilities, dataset.y_test)["accuracy"])
+
+
+class Stopwatch(keras.callbacks.Callback):  # type: ignore[misc]
+    """The seconds of the last epoch of a Keras fit, with its validation."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+
+def race(version: str, params: Params, dataset: Dataset, epochs: int) -> dict[str, Any]:
+    """Train one version thrice at once: ours, plain `fit`, and `fit` as the report did.
+
+    One epoch each in turn, so that the machine's noise meets all of them.
+
+    Returns:
+        Per contender seconds of the median epoch, loss and test accuracy; per rival the ratios of
+        its seconds to ours; FLOP/s of ours and of a matrix product.
+    """
+    parameters = params.model(version)
+    ours, plain, report = (Contender(models.build(parameters, params.seed)) for _ in range(3))
+    for rival in (plain, report):
+        rival.model.compile(  # with Keras's own defaults
+            optimizer=rival.model.optimizer, loss=rival.model.loss, metrics=["accuracy"]
+        )
+    x, y = pixels(dataset.x_train), keras.utils.to_categorical(dataset.y_train, CLASSES)
+    products: list[float] = []
+    multiply = matrix_product()
+
+    def take_turns(epoch: training.Epoch) -> None:
+        ours.seconds.append(epoch.seconds)
+        ours.loss = epoch.metrics["loss"]
+        for rival, validation in ((plain, None), (report, (x, y))):
+            watch = Stopwatch()
+            told = rival.model.fit(
+                x,
+                y,
+                batch_size=parameters.batch_size,
+                validation_data=validation,
+                callbacks=[watch],
+                verbose=0,
+            )
+            rival.seconds.append(watch.seconds)
+            rival.loss = told.history["loss"][0]
+        products.append(multiply())
+
+    training.fit(
+        ours.model,
+        dataset.x_train,
+        dataset.y_train,
+        epochs=1 + epochs,
+        batch_size=parameters.batch_size,
+        seed=params.seed,
+        on_epoch=take_turns,
+    )
+    flop = 6 * multiply_adds(ours.model) * len(x)
+    named = {"ours": ours, "plain": plain, "report": report}
+    return {
+        "contenders": {
+            name: {
+                "seconds_per_epoch": median(c.seconds[1:]),
+                "training_loss": c.loss,
+                "test_accuracy": c.test_accuracy(dataset),
+            }
+            for name, c in named.items()
+        },
+        "ratio_to_plain": spread(_ratios(plain, ours)),
+        "ratio_to_report": spread(_ratios(report, ours)),
+        "gflops": spread([flop / s / 1e9 for s in ours.seconds[1:]]),
+        "matrix_product_gflops": spread(products[1:]),
+        "share_of_matrix_product": spread(
+            [flop / s / 1e9 / p for s, p in zip(ours.seconds[1:], products[1:], strict=True)]
+        ),
+    }
+
+
+def _ratios(rival: Contender, ours: Contender) -> list[float]:
+    return [r / o for r, o in zip(rival.seconds[1:], ours.seconds[1:], strict=True)]
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and greatest of some measurements, and how many they were."""
+    return {"median": median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Of the declared network's matrix products and convolutions, forward, per image."""
+    count = 0
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            positions = layer.output.shape[1:-1]
+            count += int(np.prod(positions)) * int(np.prod(layer.kernel.shape))
+    return count
+
+
+def matrix_product() -> Callable[[], float]:
+    """A function that returns the GFLOP/s of one float32 product of two large square matrices."""
+    matrix = tf.random.normal((MATRIX, MATRIX))
+    multiply = tf.function(lambda: tf.matmul(matrix, matrix)[0, 0])
+    multiply()
+
+    def measure() -> float:
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            multiply().numpy()
+            seconds.append(time.perf_counter() - start)
+        return 2 * MATRIX**3 / median(seconds) / 1e9
+
+    return measure

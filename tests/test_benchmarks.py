@@ -1,0 +1,70 @@
+"""`make bench`: what it measures, not how fast anything is."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY_MODELS
+
+import race
+from digits import config, models, speed
+from digits.dataset import Dataset
+from digits.schema import Params
+
+PARAMS = config.load(ROOT / "params.yaml")
+
+
+# By hand: a product of a (k,) and a (k, n) is k × n; a convolution is one at every position.
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("v1", 784 * 128 + 128 * 10),
+        ("v2", 26 * 26 * 9 * 32 + 5408 * 10),
+        (
+            "v3",
+            25 * 25 * 16 * 32 + 23 * 23 * 9 * 32 * 64 + 7744 * 248 + 248 * 124 + 124 * 10,
+        ),
+    ],
+)
+def test_multiply_adds_are_those_of_the_declared_network(version: str, expected: int) -> None:
+    assert race.multiply_adds(models.build(PARAMS.model(version), seed=1)) == expected
+
+
+def test_a_spread_is_median_least_and_greatest() -> None:
+    assert race.spread([3.0, 1.0, 8.0]) == {"median": 3.0, "min": 1.0, "max": 8.0, "n": 3}
+
+
+@pytest.fixture(scope="module")
+def raced(tiny: Dataset) -> Any:
+    data = PARAMS.data.model_dump()
+    params = Params.model_validate({"seed": 1, "data": data, "models": TINY_MODELS})
+    return race.race("v1", params, tiny, epochs=2)
+
+
+def test_the_contenders_learn_the_same(raced: Any) -> None:
+    losses = [c["training_loss"] for c in raced["contenders"].values()]
+    assert len(losses) == 3
+    assert max(losses) < 1.25 * min(losses)
+    assert raced["ratio_to_plain"]["n"] == raced["ratio_to_report"]["n"] == 2
+
+
+def test_the_tables_show_every_measurement(raced: Any) -> None:
+    some = {"median": 1.234, "min": 1.0, "max": 2.0, "n": 3}
+    names = ["imports", "train stage without fit", "the same in imports", "evaluate stage"]
+    names += ["dvc repro, nothing to do", "make, nothing to do", "digits --help"]
+    measured = {
+        "images": 80,
+        "machine": {"date": "", "processor": "", "cores": "", "memory": "", "python": ""}
+        | {"keras": "", "tensorflow": ""},
+        "training": {"v1": raced},
+        "overhead": dict.fromkeys(names, some),
+        "tracking": some,
+        "scaling": {"v1": [{"images": 7500, "seconds": 0.05, "peak_mib": 1024.0}] * 4},
+    }
+    text = speed.tables(measured)
+    assert text.count("1.23 s (1.00 – 2.00)") == 6
+    assert text.count("1.23× (1.00 – 2.00)") == 2
+    assert text.count("0.05 (1.0 GiB)") == 4
+    ratio = raced["ratio_to_plain"]
+    assert f"**{ratio['median']:.2f}× ({ratio['min']:.2f} – {ratio['max']:.2f})**" in text
+    np.testing.assert_equal({line.count("|") for line in text.split("\n\n")[0].splitlines()}, {11})
