@@ -16,7 +16,7 @@ test: .venv/dev.done
 	mypy
 	pytest -n 2 --dist loadfile
 
-# A quick look: make bench BENCH="--images 5000 --epochs 2 --repeats 1 --out /dev/null"
+# A quick look: make bench BENCH="--images 5000 --epochs 2 --repeats 1 --out /tmp/speed.json"
 bench: .venv/bench.done
 	python benchmarks/bench.py $(BENCH)
 	@digits report metrics README.md

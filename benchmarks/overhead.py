@@ -28,24 +28,28 @@ def seconds(command: list[str], **extra: str) -> float:
     return taken
 
 
-def commands(repeats: int, folder: Path) -> dict[str, Any]:
+def commands(version: str, repeats: int, folder: Path) -> dict[str, Any]:
     """Wall times of commands; that of a stage without its fit also as multiple of bare imports.
 
     Args:
+        version: the one that is trained.
         folder: an empty one for what the stages write.
     """
     idle: dict[str, list[float]] = {name: [] for name in (*IDLE, "digits --help")}
     imports, over, multiples, evaluated = [], [], [], []
-    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    # DVC_ROOT is where `digits` puts the artifacts of runs.
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "DVC_ROOT": str(folder)}
     timing = folder / "timing.json"
-    stage = [*DIGITS, "train", "v1", "--data", "data/mnist.npz"]
-    stage += ["--reference", "metrics/report-2018.json", "--timing", str(timing)]
-    for option in ("model", "history", "machine"):
-        stage += [f"--{option}", str(folder / f"{option}.keras")]
-    evaluate = [*DIGITS, "evaluate", "--data", "data/mnist.npz", "--models", "data/models"]
+    stage = [*DIGITS, "train", version, "--data", "data/mnist.npz", "--timing", str(timing)]
+    stage += ["--reference", "metrics/report-2018.json"]
+    stage += ["--model", str(folder / "models" / f"{version}.keras")]
+    for option in ("history", "machine"):
+        stage += [f"--{option}", str(folder / option)]
+    evaluate = [*DIGITS, "evaluate", "--data", "data/mnist.npz", "--models", str(folder / "models")]
     for option in ("scores", "predictions", "confusion"):
         evaluate += [f"--{option}", str(folder / option)]
-    seconds(stage, **store)  # makes the database
+    for command in (stage, *IDLE.values()):  # the database is made, and all brought up to date
+        seconds(command, **(store if command is stage else {}))
     for _ in range(repeats):
         imports.append(seconds(IMPORTS))
         wall = seconds(stage, **store)
@@ -71,18 +75,20 @@ class NoRun:
         return lambda *arguments, **options: None
 
 
-def tracking_cost(params: Params, dataset: Dataset, repeats: int, folder: Path) -> dict[str, Any]:
-    """Seconds of v1's fit, the shortest one, with MLflow over those without, in turn."""
+def tracking_cost(
+    version: str, params: Params, dataset: Dataset, repeats: int, folder: Path
+) -> dict[str, Any]:
+    """Seconds of a version's fit with MLflow over those without, in turn."""
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     tracking.connect(folder)
     console = pipeline.Console(lambda line: None)
 
     def fit(run: Any) -> float:
-        return pipeline.train("v1", params, dataset, run, console)[2]["training_seconds"]
+        return pipeline.train(version, params, dataset, run, console)[2]["training_seconds"]
 
     ratios = []
     for number in range(repeats + 1):
-        with tracking.start("v1") as run:
+        with tracking.start(version) as run:
             tracked = fit(run)
         untracked = fit(NoRun())
         if number:  # the first pair warms up

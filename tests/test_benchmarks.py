@@ -44,7 +44,7 @@ def raced(tiny: Dataset) -> Any:
 def test_the_contenders_learn_the_same(raced: Any) -> None:
     losses = [c["training_loss"] for c in raced["contenders"].values()]
     assert len(losses) == 3
-    assert max(losses) < 1.25 * min(losses)
+    assert max(losses) < 2 * min(losses) < 0.2
     assert raced["ratio_to_plain"]["n"] == raced["ratio_to_report"]["n"] == 2
 
 
@@ -64,7 +64,7 @@ def test_the_tables_show_every_measurement(raced: Any) -> None:
     text = speed.tables(measured)
     assert text.count("1.23 s (1.00 – 2.00)") == 6
     assert text.count("1.23× (1.00 – 2.00)") == 2
-    assert text.count("0.05 (1.0 GiB)") == 4
+    assert text.count("0.05 s (1.0 GiB)") == 4
     ratio = raced["ratio_to_plain"]
     assert f"**{ratio['median']:.2f}× ({ratio['min']:.2f} – {ratio['max']:.2f})**" in text
-    np.testing.assert_equal({line.count("|") for line in text.split("\n\n")[0].splitlines()}, {11})
+    np.testing.assert_equal({line.count("|") for line in text.split("\n\n")[0].splitlines()}, {12})

@@ -6,7 +6,7 @@ import numpy as np
 from conftest import TINY_MODELS
 
 from digits import models, training
-from digits.dataset import Dataset
+from digits.dataset import Dataset, pixels
 from digits.schema import Model
 from digits.training import Epoch
 
@@ -39,6 +39,17 @@ def test_every_epoch_is_reported_with_its_time(tiny: Dataset) -> None:
 def test_held_out_images_are_scored_every_epoch(tiny: Dataset) -> None:
     epochs, _ = fit(tiny, validate=True, epochs=1)
     assert set(epochs[0].metrics) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+
+
+def test_held_out_images_are_scored_as_keras_does(tiny: Dataset) -> None:
+    model = models.build(Model.model_validate(TINY_MODELS["v2"]), seed=1)
+    held_out = (tiny.x_test, tiny.y_test)
+    (epoch,) = training.fit(
+        model, tiny.x_train, tiny.y_train, epochs=1, batch_size=100, seed=1, validation=held_out
+    )
+    expected = model.evaluate(pixels(tiny.x_test), np.eye(10)[tiny.y_test], verbose=0)
+    found = [epoch.metrics["val_loss"], epoch.metrics["val_accuracy"]]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bits(tiny: Dataset) -> None:

@@ -75,9 +75,9 @@ def steps(model: keras.Model, x: NDArray[np.uint8], y: NDArray[np.uint8], seed: 
 def forward(model: keras.Model, x: Any, step: Any, seed: int) -> Any:
     """`model(x, training=True)`: the same outputs to rounding, the same share of them dropped.
 
-    A maximum over a window is taken before bias and activation, which then are computed for a
-    quarter of the values or less, in one pass over memory with dropout. What a pool leaves out at
-    the lower and right edge is not computed.
+    A maximum over a window is taken before bias and activation, which then are computed for fewer
+    values (a quarter, for windows of 2 × 2), in one pass over memory with dropout. What a pool
+    leaves out at the lower and right edge is not computed.
 
     Args:
         x: (n, 28, 28, 1) pixels from 0 to 1.
@@ -130,6 +130,9 @@ def _pointwise(x: Any, bias: Any, activation: Any, rate: float, key: Any) -> Any
 
 def random_bits(size: Any, key: Any) -> Any:
     """(size,) uint32 that follow from a key, a tuple of integers; all values are equally likely.
+
+    They look independent, which is enough for dropout; but all keys draw from one cycle of 2**32
+    values, of which the stretches of some keys overlap.
 
     The SplitMix generator of Steele, Lea and Flood, "Fast splittable pseudorandom number
     generators" (2014), in 32 bits, with the mixing function of Wellons, "Prospecting for hash

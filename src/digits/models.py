@@ -19,7 +19,7 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 def build(parameters: schema.Model, seed: int) -> keras.Sequential:
     """A compiled network that maps (n, 28, 28, 1) pixels to (n, 10) probabilities.
 
-    It seeds every random number generator: weights, order of images and dropout follow from it.
+    It seeds every random number generator: the weights follow from it.
     """
     keras.utils.set_random_seed(seed)
     # Names of our own: Keras's count up in a process, and stand in the saved file.
