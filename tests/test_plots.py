@@ -28,12 +28,21 @@ def test_misclassified_shows_every_error_with_labels_and_probability(tiny: Datas
     assert said.index("3 → 9  (0.75)") < said.index("4 → 0  (0.60)")
 
 
+def test_the_label_stands_above_its_own_image(tiny: Dataset) -> None:
+    p = np.eye(10, dtype=np.float32)[(tiny.y_test + 1) % 10]
+    (axes,) = plots.misclassified("v1", tiny.x_test, tiny.y_test, p).axes
+    sheet = np.asarray(axes.images[0].get_array())
+    for text, image in zip(axes.texts, tiny.x_test, strict=True):  # equally sure: in order
+        left, below = int(text.get_position()[0]) - 14, int(text.get_position()[1]) + 1
+        assert np.array_equal(sheet[below : below + 28, left : left + 28], image)
+
+
 def test_a_network_that_learnt_nothing_does_not_fill_the_memory(tiny: Dataset) -> None:
     y = np.tile(tiny.y_test, 50)
     p = np.eye(10, dtype=np.float32)[(y + 1) % 10]
     figure = plots.misclassified("v1", np.repeat(tiny.x_test, 50, axis=0), y, p)
     assert "300 of 1,000 misclassified" in texts(figure)
-    assert len(figure.axes) == 300
+    assert texts(figure).count("→") == 300 + 1  # the title explains the arrow
 
 
 def test_no_errors_are_no_problem(tiny: Dataset) -> None:
