@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+import paths
 from digits import DigitsError, config, dataset, environment, files, speed
 
 POSITIVE = click.IntRange(min=1)
@@ -37,8 +38,8 @@ def main(images: int, epochs: int, repeats: int, out: Path) -> None:
 
     Run it in a project that `make` has brought up to date, on a machine with nothing else to do.
     """
-    params = config.load(Path("params.yaml"))
-    mnist = dataset.load(Path("data/mnist.npz"))
+    params = config.load(paths.PARAMS)
+    mnist = dataset.load(paths.DATA)
     part = replace(mnist, x_train=mnist.x_train[:images], y_train=mnist.y_train[:images])
     if subprocess.run(["dvc", "status", "--quiet"]).returncode:
         raise DigitsError("the pipeline is not up to date, and would run; run `make` first")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+import paths
 import race
 from digits import config, dataset, graph, models
 from digits.backend import tf
@@ -22,8 +23,8 @@ LISTED = 22
 
 def main(version: str) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    params = config.load(Path("params.yaml"))
-    mnist = dataset.load(Path("data/mnist.npz"))
+    params = config.load(paths.PARAMS)
+    mnist = dataset.load(paths.DATA)
     parameters = params.model(version)
     size = parameters.batch_size
     model = models.build(parameters, params.seed)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import paths
 from digits import DigitsError, pipeline, tracking
 from digits.dataset import Dataset
 from digits.schema import Params
@@ -40,12 +41,12 @@ def commands(version: str, repeats: int, folder: Path) -> dict[str, Any]:
     # DVC_ROOT is where `digits` puts the artifacts of runs.
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "DVC_ROOT": str(folder)}
     timing = folder / "timing.json"
-    stage = [*DIGITS, "train", version, "--data", "data/mnist.npz", "--timing", str(timing)]
-    stage += ["--reference", "metrics/report-2018.json"]
+    stage = [*DIGITS, "train", version, "--data", str(paths.DATA), "--timing", str(timing)]
+    stage += ["--reference", str(paths.REFERENCE)]
     stage += ["--model", str(folder / "models" / f"{version}.keras")]
     for option in ("history", "machine"):
         stage += [f"--{option}", str(folder / option)]
-    evaluate = [*DIGITS, "evaluate", "--data", "data/mnist.npz", "--models", str(folder / "models")]
+    evaluate = [*DIGITS, "evaluate", "--data", str(paths.DATA), "--models", str(folder / "models")]
     for option in ("scores", "predictions", "confusion"):
         evaluate += [f"--{option}", str(folder / option)]
     for command in (stage, *IDLE.values()):  # the database is made, and all brought up to date

@@ -8,14 +8,15 @@ import resource
 import sys
 from pathlib import Path
 
+import paths
 from digits import config, dataset, models, training
 
 SIZES = (7_500, 15_000, 30_000, 60_000)
 
 
 def main(version: str) -> None:
-    params = config.load(Path("params.yaml"))
-    mnist = dataset.load(Path("data/mnist.npz"))
+    params = config.load(paths.PARAMS)
+    mnist = dataset.load(paths.DATA)
     parameters = params.model(version)
     told = []
     for size in SIZES:  # ascending, as the peak does

@@ -1,0 +1,7 @@
+"""What the benchmarks read of a project that `make` has brought up to date."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DATA = Path("data/mnist.npz")
+REFERENCE = Path("metrics/report-2018.json")
