@@ -1,13 +1,18 @@
 # `make`: the environment, then whatever of the pipeline is not up to date.
+# `make ensemble`: its members too, which takes several times as long.
 # `make test`: every check and test.   `make bench`: the speed.   `make lock`: pin dependencies anew.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL = uv pip install --quiet --python .venv/bin/python
 
-.PHONY: all test bench lock
+.PHONY: all ensemble test bench lock
 all: .venv/main.done
 	@test "$$(cat .venv/mlflow-env)" -ef .venv || digits mlflow-env . > .venv/mlflow-env || true
 	dvc repro
+	@digits report metrics README.md
+
+ensemble: all
+	dvc repro ensemble/dvc.yaml
 	@digits report metrics README.md
 
 test: .venv/dev.done

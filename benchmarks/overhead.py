@@ -85,7 +85,9 @@ def tracking_cost(
     console = pipeline.Console(lambda line: None)
 
     def fit(run: Any) -> float:
-        return pipeline.train(version, params, dataset, run, console)[2]["training_seconds"]
+        return pipeline.train(version, params, params.seed, dataset, run, console)[2][
+            "training_seconds"
+        ]
 
     ratios = []
     for number in range(repeats + 1):

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from digits import CLASSES, evaluation, models, training
 from digits.backend import keras, tf
 from digits.dataset import Dataset, pixels
@@ -92,7 +90,7 @@ def race(version: str, params: Params, dataset: Dataset, epochs: int) -> dict[st
         seed=params.seed,
         on_epoch=take_turns,
     )
-    flop = 6 * multiply_adds(ours.model) * len(x)
+    flop = 6 * models.multiply_adds(ours.model) * len(x)
     named = {"ours": ours, "plain": plain, "report": report}
     return {
         "contenders": {
@@ -121,16 +119,6 @@ def _ratios(rival: Contender, ours: Contender) -> list[float]:
 def spread(values: list[float]) -> dict[str, float]:
     """Median, least and greatest of some measurements, and how many they were."""
     return {"median": median(values), "min": min(values), "max": max(values), "n": len(values)}
-
-
-def multiply_adds(model: keras.Model) -> int:
-    """Of the declared network's matrix products and convolutions, forward, per image."""
-    count = 0
-    for layer in model.layers:
-        if hasattr(layer, "kernel"):
-            positions = layer.output.shape[1:-1]
-            count += int(np.prod(positions)) * int(np.prod(layer.kernel.shape))
-    return count
 
 
 def matrix_product() -> Callable[[], float]:

@@ -20,7 +20,10 @@ from digits.schema import IDX_FILES
 
 ROOT = Path(__file__).parent.parent
 # What git knows of the project and its stages need; not its results.
-SOURCES = ("src", "dvc.yaml", "MLproject", "python_env.yaml", ".gitignore", ".dvcignore", "data")
+SOURCES = (
+    *("src", "dvc.yaml", "ensemble/dvc.yaml", "MLproject", "python_env.yaml"),
+    *(".gitignore", ".dvcignore", "data"),
+)
 
 TINY_MODELS = {
     "v1": {
@@ -140,6 +143,9 @@ def make_project(folder: Path, idx_folder: Path, checksums: dict[str, str]) -> P
     (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
     params = {
         "seed": 1,
+        "versions": list(TINY_MODELS),
+        "ensemble": {"version": "v1", "seeds": [2]},
+        "views": {},
         "data": {"validation": 0, "sources": [str(idx_folder)], "sha256": checksums},
         "models": TINY_MODELS,
     }

@@ -27,7 +27,7 @@ PARAMS = config.load(ROOT / "params.yaml")
     ],
 )
 def test_multiply_adds_are_those_of_the_declared_network(version: str, expected: int) -> None:
-    assert race.multiply_adds(models.build(PARAMS.model(version), seed=1)) == expected
+    assert models.multiply_adds(models.build(PARAMS.model(version), seed=1)) == expected
 
 
 def test_a_spread_is_median_least_and_greatest() -> None:

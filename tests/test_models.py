@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from digits import DigitsError, config, models
 from digits.backend import keras
+from digits.schema import Schedule
 
 PARAMS = config.load(ROOT / "params.yaml")
 REPORTED = json.loads((ROOT / "metrics" / "report-2018.json").read_text())["versions"]
@@ -36,6 +37,25 @@ def test_optimizer_and_loss_are_keras_defaults(version: str) -> None:
     assert given | {"name": ""} == default | {"name": ""}
     assert isinstance(model.loss, keras.losses.CategoricalCrossentropy)
     assert model.jit_compile is False
+
+
+def test_a_schedule_rises_and_then_falls_to_zero() -> None:
+    parameters = PARAMS.model("v1").model_copy(
+        update={"schedule": Schedule(warmup=1.5), "epochs": 10, "batch_size": 8}
+    )
+    model = models.build(parameters, seed=1, images=28)  # four steps an epoch
+    optimizer = model.optimizer
+
+    def rate(step: int) -> float:
+        optimizer.iterations.assign(step)
+        return float(optimizer.learning_rate)
+
+    peak = parameters.optimizer.arguments["learning_rate"]
+    assert rate(0) == 0
+    assert rate(3) == pytest.approx(peak / 2)
+    assert rate(6) == pytest.approx(peak)
+    assert rate(23) == pytest.approx(peak / 2)
+    assert rate(40) == pytest.approx(0, abs=1e-9)
 
 
 def test_weights_follow_from_the_seed() -> None:

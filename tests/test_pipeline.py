@@ -74,7 +74,8 @@ def same(one: Path, other: Path) -> bool:
 
 
 def is_clean(folder: Path) -> bool:
-    return run(folder, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+    status = run(folder, "dvc", "status", "dvc.yaml").stdout  # not of the ensemble, made or not
+    return status.strip() == "Data and pipelines are up to date."
 
 
 def test_a_second_repro_does_nothing_but_say_so(project: Path) -> None:
@@ -252,3 +253,31 @@ def test_a_deleted_database_is_a_warning(project: Path, tmp_path: Path) -> None:
             f"{version}: warning: MLflow has no run that made data/models/{version}" in done.stderr
         )
     assert is_clean(copy)
+
+
+def test_an_ensemble_is_the_mean_of_its_members_and_complete(project: Path) -> None:
+    """As for any version: scores, labels, figures and a run; and `dvc repro` leaves it alone."""
+    done = run(project, "dvc", "repro", "ensemble/dvc.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    members = [project / "data/models/v1.keras", project / "data/ensemble/models/v1-2.keras"]
+    x = dataset.pixels(dataset.load(project / "data/mnist.npz").x_test)
+    mean = np.mean([models.predict(models.load(path), x) for path in members], axis=0)
+    predictions = project / "data/ensemble/predictions"
+    kept = np.load(predictions / "v1-ensemble/probabilities_test.npy")
+    np.testing.assert_array_equal(kept, mean)
+    folder = project / "metrics/ensemble"
+    assert files_of(folder / "scores") == {"v1.json", "v1-2.json", "v1-ensemble.json"}
+    assert (folder / "scores/v1.json").read_text() == (
+        project / "metrics/scores/v1.json"
+    ).read_text()
+    scores = json.loads((folder / "scores/v1-ensemble.json").read_text())
+    assert scores["parameters"] == 2 * 7850
+    assert len(scores["misclassified"]) == scores["test"]["errors"]
+    assert "v1-ensemble-misclassified.png" in files_of(folder / "figures")
+    logged = {found.info.run_name: found for found in runs(open_store(project))}
+    assert logged["v1-2"].data.params["training.seed"] == "2"
+    found = logged["v1-ensemble"]
+    assert found.data.params["ensemble.members"] == "v1, v1-2"
+    assert found.data.metrics["test_errors"] == scores["test"]["errors"]
+    mlflow.set_tracking_uri(None)
+    assert run(project, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."

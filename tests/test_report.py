@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from digits import DigitsError, report
+from digits import DigitsError, report, results
 
 
 @pytest.fixture
@@ -24,28 +24,69 @@ def test_the_table_has_one_row_per_version(metrics: Path) -> None:
     scores = json.loads((metrics / "scores" / "v1.json").read_text())
     scores["test"] |= {"accuracy": 0.5, "errors": 5000}
     (metrics / "scores" / "v1.json").write_text(json.dumps(scores))
-    table = report.table(report.read(metrics))
+    table = report.table(results.read(metrics))
     assert "| v1 | 101,770 | 97.62 % | **50.00 %** | 238 | **5000** | 22.6 s |" in table
     assert "| vnew | 101,770 | – |" in table
 
 
 def test_a_time_is_not_told_of_another_training(metrics: Path) -> None:
-    assert "**–**" not in report.table(report.read(metrics))
+    assert "**–**" not in report.table(results.read(metrics))
     history = metrics / "history" / "v2.csv"
     history.write_text(history.read_text().replace("0.9", "0.8"))
-    results = report.read(metrics)
-    (row,) = [line for line in report.table(results).splitlines() if line.startswith("| v2 ")]
+    read = results.read(metrics)
+    (row,) = [line for line in report.table(read).splitlines() if line.startswith("| v2 ")]
     assert row.endswith("| **–** |")
-    assert "| training time | 309.9 s | – | – |" in report.page(results)
-    assert report.training_time(results)
+    assert "| training time | 309.9 s | – | – |" in report.page(read)
+    assert report.training_time(read)
 
 
 def test_the_page_compares_point_by_point(metrics: Path) -> None:
-    page = report.page(report.read(metrics))
+    page = report.page(results.read(metrics))
     assert "| parameters | 101,770 | 101,770 | ±0 |" in page
     for version in ("v1", "v2", "v3", "vnew"):
         assert f"## {version}" in page
         assert f"figures/{version}-misclassified.png" in page
+
+
+@pytest.fixture
+def ensemble(metrics: Path) -> Path:
+    """The metrics with v1, of a seed more, and an ensemble of the two that misses three images."""
+    folder = metrics / "ensemble"
+    shutil.rmtree(folder, ignore_errors=True)
+    scores = json.loads((metrics / "scores" / "v1.json").read_text())
+    for name, errors in (("v1", 30), ("v1-7", 20), ("v1-ensemble", 3)):
+        test = scores["test"] | {"errors": errors, "accuracy": 1 - errors / 10_000}
+        told = scores | {"test": test, "misclassified": [5, 947, 9729]}
+        (folder / "scores").mkdir(parents=True, exist_ok=True)
+        (folder / "scores" / f"{name}.json").write_text(json.dumps(told))
+    for name in ("history/v1.csv", "timing/v1.json", "machine/v1.json"):
+        (folder / name).parent.mkdir()
+        shutil.copy(metrics / name, folder / name.replace("v1", "v1-7"))
+    (metrics / "timing" / "v1.json").write_text('{"training_seconds": 10.0}')
+    (folder / "timing" / "v1-7.json").write_text('{"training_seconds": 30.0}')
+    return metrics
+
+
+def test_an_ensemble_is_told_with_n_mean_spread_time_and_hardware(ensemble: Path) -> None:
+    table = report.table(results.read(ensemble))
+    assert (
+        "| v1, one network | 2 | **25.0 ± 7.1 (20.0 – 30.0)** | 99.750 ± 0.071 "
+        "(99.700 – 99.800) % | 20 ± 14 (10 – 30) s |" in table
+    )
+    assert "| v1-ensemble | 1 | **3** | 99.97 % | 40 s |" in table
+    assert "Of its 3 errors 2 are among the 15 test images" in table
+    page = report.page(results.read(ensemble))
+    assert "## v1-ensemble" in page
+    assert "Test images that it misses: 5, 947, 9729; of doubtful label: 947, 9729." in page
+    assert "ensemble/figures/v1-ensemble-misclassified.png" in page
+
+
+def test_an_ensembles_time_is_not_told_of_another_training(ensemble: Path) -> None:
+    history = ensemble / "ensemble" / "history" / "v1-7.csv"
+    history.write_text(history.read_text().replace("0.9", "0.8"))
+    table = report.table(results.read(ensemble))
+    assert "| 10 ± 0 (10 – 10) s |" in table
+    assert "| v1-ensemble | 1 | **3** | 99.97 % | – |" in table
 
 
 def test_only_what_stands_between_the_marks_of_the_readme_is_replaced() -> None:
@@ -59,4 +100,4 @@ def test_only_what_stands_between_the_marks_of_the_readme_is_replaced() -> None:
 def test_a_missing_metrics_file_is_named(metrics: Path) -> None:
     (metrics / "timing" / "v2.json").unlink()
     with pytest.raises(DigitsError, match=r"timing/v2\.json: not a JSON file"):
-        report.read(metrics)
+        results.read(metrics)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from conftest import TINY_MODELS
 
 from digits import models, training
@@ -10,9 +11,31 @@ from digits.dataset import Dataset, pixels
 from digits.schema import Model
 from digits.training import Epoch
 
+V2 = Model.model_validate(TINY_MODELS["v2"])
+ALL = Model.model_validate(
+    TINY_MODELS["v2"]
+    | {
+        "layers": [
+            {"Conv2D": {"filters": 3, "kernel_size": 3, "use_bias": False}},
+            "MaxPooling2D",
+            "BatchNormalization",
+            "ReLU",
+            {"Dropout": {"rate": 0.1}},
+            "Flatten",
+            {"Dense": {"units": 10, "activation": "softmax"}},
+        ],
+        "optimizer": {"AdamW": {"learning_rate": 0.01, "weight_decay": 0.1}},
+        "loss": {"CategoricalCrossentropy": {"label_smoothing": 0.1}},
+        "schedule": {"warmup": 1},
+        "augmentation": {"rotation": 10, "scale": 0.1, "shear": 0.1, "shift": 2, "elastic": 1},
+    }
+)
 
-def fit(tiny: Dataset, *, validate: bool = False, epochs: int = 3) -> tuple[list[Epoch], list[Any]]:
-    model = models.build(Model.model_validate(TINY_MODELS["v2"]), seed=1)
+
+def fit(
+    tiny: Dataset, *, validate: bool = False, epochs: int = 3, parameters: Model = V2
+) -> tuple[list[Epoch], list[Any]]:
+    model = models.build(parameters, seed=1, images=80)
     told: list[Epoch] = []
     kept = training.fit(
         model,
@@ -21,6 +44,7 @@ def fit(tiny: Dataset, *, validate: bool = False, epochs: int = 3) -> tuple[list
         epochs=epochs,
         batch_size=8,
         seed=1,
+        augmentation=parameters.augmentation,
         validation=(tiny.x_test, tiny.y_test) if validate else None,
         on_epoch=told.append,
     )
@@ -52,11 +76,19 @@ def test_held_out_images_are_scored_as_keras_does(tiny: Dataset) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_the_same_seed_gives_the_same_bits(tiny: Dataset) -> None:
-    (epochs, weights), (again, same) = fit(tiny), fit(tiny)
+@pytest.mark.parametrize("parameters", [V2, ALL], ids=["plain", "all that is random"])
+def test_the_same_seed_gives_the_same_bits(tiny: Dataset, parameters: Model) -> None:
+    epochs, weights = fit(tiny, parameters=parameters)
+    again, same = fit(tiny, parameters=parameters)
     assert [epoch.metrics for epoch in epochs] == [epoch.metrics for epoch in again]
     for one, other in zip(weights, same, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_augmentation_changes_what_is_trained_on(tiny: Dataset) -> None:
+    distorted, _ = fit(tiny, epochs=1, parameters=ALL)
+    as_they_are, _ = fit(tiny, epochs=1, parameters=ALL.model_copy(update={"augmentation": None}))
+    assert distorted[0].metrics["loss"] != as_they_are[0].metrics["loss"]
 
 
 def test_a_history_is_text_of_six_decimals() -> None:

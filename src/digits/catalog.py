@@ -47,8 +47,12 @@ def one_of(*words: str) -> BeforeValidator:
 Flag = Annotated[bool, expect("true or false", lambda v: type(v) is bool)]
 PositiveInt = Annotated[int, expect("a positive integer", lambda v: is_int(v, 1))]
 Count = Annotated[int, expect("an integer of 0 or more", lambda v: is_int(v, 0))]
+Number = Annotated[float, expect("a number", is_number)]
 PositiveNumber = Annotated[
     float, expect("a positive number", lambda v: is_number(v) and float(v) > 0)
+]
+NonNegative = Annotated[
+    float, expect("a number of 0 or more", lambda v: is_number(v) and float(v) >= 0)
 ]
 Fraction = Annotated[
     float,

@@ -6,8 +6,7 @@ Modules are imported inside the commands, so that none waits for a library that 
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +79,7 @@ def fetch(params: Path, out: Path) -> None:
 
 @main.command()
 @click.argument("version")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Instead of that in params.yaml.")
 @params_option
 @path_option("--data", "The .npz file of MNIST.")
 @path_option("--reference", "What the 2018 report says.")
@@ -89,6 +89,7 @@ def fetch(params: Path, out: Path) -> None:
 @path_option("--machine", "The JSON file to write: hardware and library versions.")
 def train(
     version: str,
+    seed: int | None,
     params: Path,
     data: Path,
     reference: Path,
@@ -102,16 +103,23 @@ def train(
 
     parameters = config.load(params)
     parameters.model(version)
+    if seed == parameters.seed:
+        raise DigitsError(
+            f"{params}: ensemble.seeds: {seed} is `seed`, with which {version} itself is trained; "
+            "expected another"
+        )
     mnist = dataset.load(data)
     reported = files.read_json(reference)["versions"]
 
-    from digits import pipeline, tracking
+    from digits import pipeline, recording, tracking
 
     tracking.connect(_root())
-    console = _console()
-    with tracking.start(version) as run, _logged(console, run):
-        run.tags(_tags(version, reported))
-        trained, epochs, times = pipeline.train(version, parameters, mnist, run, console)
+    console = recording.console()
+    name = version if seed is None else f"{version}-{seed}"
+    seed = parameters.seed if seed is None else seed
+    with tracking.start(name) as run, recording.logged(console, run):
+        run.tags(recording.tags(version, reported))
+        trained, epochs, times = pipeline.train(version, parameters, seed, mnist, run, console)
 
         from digits import models, training
 
@@ -121,7 +129,7 @@ def train(
         files.write_json(timing, times)
         made_by = environment.machine() | environment.libraries()
         files.write_json(machine, {"history_sha256": files.sha256(history), **made_by})
-        _log_curves(run, version, epochs, reported)
+        recording.log_curves(run, version, epochs, reported)
 
 
 @main.command()
@@ -143,12 +151,13 @@ def evaluate(
 
     Without folders to write to, print the scores, and log them to the run of `mlflow run`.
     """
-    from digits import config, dataset, files
+    from digits import config, dataset
 
-    versions = list(config.load(params).models)
+    folders = {"scores": scores, "predictions": predictions, "confusion": confusion}
+    parameters = config.load(params)
     found = {path.stem: path for path in sorted(models.glob("*.keras"))}
     for version, path in found.items():
-        if version not in versions:
+        if version not in parameters.models:
             raise DigitsError(
                 f"{path}: params.yaml has no version {version!r}: move the file away, or restore "
                 f"models.{version}"
@@ -157,63 +166,97 @@ def evaluate(
         raise DigitsError(f"{models}: no model there; `dvc repro` trains them")
     mnist = dataset.load(data)
 
-    from digits import evaluation, pipeline, tracking
     from digits import models as networks
+    from digits import pipeline, recording, tracking
 
     tracking.connect(_root())
     with tracking.attached("evaluate", wanted=scores is None) as project_run:
-        for version in versions:
+        for version in parameters.versions:
             if version not in found:
                 click.echo(f"{version}: warning: no {models / version}.keras; skipped", err=True)
                 continue
-            model = networks.load(found[version])
-            probabilities = pipeline.evaluate(model, mnist)
-            scored = pipeline.scores(model, mnist, probabilities)
+            network = networks.load(found[version])
+            views = parameters.views.get(version, [])
+            probabilities = pipeline.evaluate([network], mnist, views)
+            scored = pipeline.scores([network], mnist, probabilities)
             click.echo(pipeline.summary(version, scored))
+            recording.write_evaluation(version, mnist, probabilities, scored, folders)
             if project_run:
                 final = pipeline.final_metrics(scored)
                 project_run.metrics({f"{version}.{name}": v for name, v in final.items()})
-            if scores:
-                files.write_json(scores / f"{version}.json", scored)
-            if predictions:
-                for part, values in probabilities.items():
-                    line = "".join(map(str, evaluation.assigned(values)))
-                    name = f"assigned_labels_{part}.txt"
-                    files.write_text(predictions / version / name, line + "\n")
-                test = predictions / version / "probabilities_test.npy"
-                files.write_array(test, probabilities["test"])
-            if confusion:
-                assigned = evaluation.assigned(probabilities["test"])
-                table = {"actual": mnist.y_test.tolist(), "predicted": assigned.tolist()}
-                files.write_columns(confusion / f"{version}.csv", table)
-            if project_run:
-                continue
-            if run := tracking.find(found[version]):
-                pipeline.log_scores(version, scored, mnist, probabilities, run)
             else:
-                click.echo(
-                    f"{version}: warning: MLflow has no run that made {found[version]}; its scores "
-                    "are in the metrics files only",
-                    err=True,
-                )
+                recording.complete_run(version, found[version], mnist, probabilities, scored)
+
+
+@main.command()
+@params_option
+@path_option("--data", "The .npz file of MNIST.")
+@path_option("--model", "The .keras file of the version.")
+@path_option("--members", "The folder of the .keras files trained with other seeds.")
+@path_option("--scores", "The folder to write scores to, one JSON file a network and one of all.")
+@path_option("--predictions", "The folder to write labels and probabilities to.")
+@path_option("--confusion", "The folder to write true and assigned labels to.")
+def ensemble(
+    params: Path,
+    data: Path,
+    model: Path,
+    members: Path,
+    scores: Path,
+    predictions: Path,
+    confusion: Path,
+) -> None:
+    """Score the ensemble of params.yaml, and each of its members."""
+    from digits import config, dataset
+
+    parameters = config.load(params)
+    version, seeds = parameters.ensemble.version, parameters.ensemble.seeds
+    files_of = {version: model} | {
+        f"{version}-{s}": members / f"{version}-{s}.keras" for s in seeds
+    }
+    mnist = dataset.load(data)
+
+    from digits import models as networks
+    from digits import pipeline, recording, tracking
+
+    tracking.connect(_root())
+    folders = {"scores": scores, "predictions": predictions, "confusion": confusion}
+    views = parameters.views.get(version, [])
+    loaded = {name: networks.load(path) for name, path in files_of.items()}
+    for name, network in loaded.items():
+        probabilities = pipeline.evaluate([network], mnist, views)
+        scored = pipeline.scores([network], mnist, probabilities)
+        click.echo(pipeline.summary(name, scored))
+        recording.write_evaluation(name, mnist, probabilities, scored, folders)
+        recording.complete_run(name, files_of[name], mnist, probabilities, scored)
+    name = f"{version}-ensemble"
+    with tracking.start(name) as run:
+        run.tags(recording.tags(name, {}))
+        run.parameters({"model": name, "ensemble.members": ", ".join(loaded)})
+        probabilities = pipeline.evaluate(list(loaded.values()), mnist, views)
+        scored = pipeline.scores(list(loaded.values()), mnist, probabilities)
+        pipeline.log_scores(name, scored, mnist, probabilities, run)
+        click.echo(pipeline.summary(name, scored))
+        recording.write_evaluation(name, mnist, probabilities, scored, folders)
 
 
 @main.command()
 @path_option("--data", "The .npz file of MNIST.")
 @path_option("--reference", "What the 2018 report says.")
-@path_option("--history", "The folder of histories.")
 @path_option("--scores", "The folder of scores.")
 @path_option("--predictions", "The folder of probabilities.")
 @path_option("--figures", "The folder to write figures to.")
-@path_option("--curves", "The CSV file to write: all learning curves in one table.")
+@path_option("--history", "The folder of histories, for learning curves.", False)
+@path_option("--curves", "The CSV file to write: all learning curves in one table.", False)
+@click.option("--only", help="Compare all, and draw this version alone.")
 def plot(
     data: Path,
     reference: Path,
-    history: Path,
     scores: Path,
     predictions: Path,
     figures: Path,
-    curves: Path,
+    history: Path | None,
+    curves: Path | None,
+    only: str | None,
 ) -> None:
     """Draw the figures of the report."""
     from digits import dataset, files, plots
@@ -221,27 +264,28 @@ def plot(
     mnist = dataset.load(data)
     reported = files.read_json(reference)["versions"]
     scored = {path.stem: files.read_json(path) for path in sorted(scores.glob("*.json"))}
-    histories = {version: files.read_columns(history / f"{version}.csv") for version in scored}
 
-    drawn = {
-        "samples": plots.samples(mnist.x_train, mnist.y_train),
-        "comparison": plots.comparison(scored, reported),
-    }
-    for version, values in scored.items():
+    drawn = {"comparison": plots.comparison(scored, reported)}
+    for version in [only] if only else scored:
+        values = scored[version]
         probabilities = files.read_array(predictions / version / "probabilities_test.npy")
-        known = reported.get(version, {}).get("history")
-        test = values["test"]["confusion_matrix"]
+        matrix = values["test"]["confusion_matrix"]
         drawn |= {
             f"{version}-layers": plots.layers(version, values["layers"]),
-            f"{version}-curves": plots.learning_curves(version, histories[version], known),
-            f"{version}-confusion": plots.confusion(version, test, "test"),
+            f"{version}-confusion": plots.confusion(version, matrix, "test"),
             f"{version}-misclassified": plots.misclassified(
                 version, mnist.x_test, mnist.y_test, probabilities
             ),
         }
+    if history and curves:
+        drawn["samples"] = plots.samples(mnist.x_train, mnist.y_train)
+        histories = {version: files.read_columns(history / f"{version}.csv") for version in scored}
+        for version, columns in histories.items():
+            known = reported.get(version, {}).get("history")
+            drawn[f"{version}-curves"] = plots.learning_curves(version, columns, known)
+        files.write_columns(curves, plots.curves(histories, reported))
     for name, figure in drawn.items():
         files.write_bytes(figures / f"{name}.png", plots.png(figure))
-    files.write_columns(curves, plots.curves(histories, reported))
     click.echo(f"drew {len(drawn)} figures in {figures}")
 
 
@@ -252,8 +296,9 @@ def plot(
 def report(check: bool, metrics: Path, readme: Path) -> None:
     """Write METRICS/report.md, its figure of training times, and the tables in README."""
     from digits import files, plots, report, speed
+    from digits import results as measured
 
-    results = report.read(metrics)
+    results = measured.read(metrics)
     page = (files.read_bytes(readme) or b"").decode()
     page = report.in_readme(page, "results", report.table(results))
     benchmark = metrics / "benchmark.json"
@@ -313,17 +358,19 @@ def run(
         mnist = fetch_mnist(parameters.data.sources, parameters.data.sha256, click.echo)
     reported = files.read_json(reference)["versions"]
 
-    from digits import pipeline, tracking
+    from digits import pipeline, recording, tracking
 
     tracking.connect(_root())
-    console = _console()
-    with tracking.start(name, attach=True) as tracked, _logged(console, tracked):
-        tracked.tags(_tags(name, reported))
-        trained, history, _ = pipeline.train(name, parameters, mnist, tracked, console)
-        probabilities = pipeline.evaluate(trained, mnist)
-        scored = pipeline.scores(trained, mnist, probabilities)
+    console = recording.console()
+    with tracking.start(name, attach=True) as tracked, recording.logged(console, tracked):
+        tracked.tags(recording.tags(name, reported))
+        trained, history, _ = pipeline.train(
+            name, parameters, parameters.seed, mnist, tracked, console
+        )
+        probabilities = pipeline.evaluate([trained], mnist, parameters.views.get(name, []))
+        scored = pipeline.scores([trained], mnist, probabilities)
         pipeline.log_scores(name, scored, mnist, probabilities, tracked)
-        _log_curves(tracked, name, history, reported)
+        recording.log_curves(tracked, name, history, reported)
         console.say(pipeline.summary(name, scored))
 
 
@@ -339,44 +386,3 @@ def mlflow_env(project: Path) -> None:
 def _root() -> Path:
     """The project's folder: DVC's main repository even where it runs in a copy, else this one."""
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()
-
-
-def _console() -> Any:
-    from digits.pipeline import Console
-
-    return Console(click.echo, bar=sys.stderr.isatty())
-
-
-@contextmanager
-def _logged(console: Any, run: Any) -> Iterator[None]:
-    """Log what the console said to the run, whatever happens, and why it ended if it failed."""
-    try:
-        yield
-    except BaseException as error:
-        console.lines.append(f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        run.text("\n".join(console.lines) + "\n", "console.log")
-
-
-def _tags(version: str, reported: Mapping[str, Any]) -> dict[str, object]:
-    """What a run is found by: version, stage, state of the code, and the values of 2018."""
-    from digits import environment
-
-    known = reported.get(version, {})
-    names = ("parameters", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
-    return {
-        "version": version,
-        "stage": os.environ.get("DVC_STAGE") or "mlflow run",
-        **environment.code(),
-        **environment.machine(),
-        **{f"reported_2018.{name}": known[name] for name in names if name in known},
-    }
-
-
-def _log_curves(run: Any, version: str, epochs: Any, reported: Mapping[str, Any]) -> None:
-    from digits import plots, training
-
-    columns = {k: [float(x) for x in v] for k, v in training.history(epochs).items()}
-    known = reported.get(version, {}).get("history")
-    run.figure(plots.learning_curves(version, columns, known), "learning_curves.png")

@@ -10,11 +10,23 @@ from digits import CLASSES
 # Keras clips at the same value, so that a probability of 0 costs 16.1 and not infinity.
 SMALLEST = 1e-7
 
+# Test images whose label got no majority when people labelled them anew. Source: C. Northcutt,
+# A. Athalye and J. Mueller, "Pervasive label errors in test sets" (2021), cleanlab/label-errors.
+DOUBTFUL = frozenset(
+    [947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651, 6783, 8527, 9679, 9729]
+)
+
 
 def assigned(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The most probable digit for each row of (n, 10) probabilities: (n,) uint8."""
     digits: NDArray[np.uint8] = probabilities.argmax(axis=1).astype(np.uint8)
     return digits
+
+
+def misclassified(probabilities: NDArray[np.float32], y: NDArray[np.uint8]) -> list[int]:
+    """The indices of the images whose assigned digit is not their label, ascending."""
+    wrong: list[int] = np.flatnonzero(assigned(probabilities) != y).tolist()
+    return wrong
 
 
 def cross_entropy(probabilities: NDArray[np.float32], y: NDArray[np.uint8]) -> float:

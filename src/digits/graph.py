@@ -18,26 +18,35 @@ Conv2D, Dropout, MaxPooling2D = keras.layers.Conv2D, keras.layers.Dropout, keras
 WINDOWED = (Conv2D, MaxPooling2D, keras.layers.AveragePooling2D)
 # The maximum of a window may be taken before them as well as after.
 MONOTONE = (keras.activations.relu, keras.activations.linear)
+BatchNormalization = keras.layers.BatchNormalization
+AUGMENT = np.uint32(0)  # in the place of a key where dropout has the number of layers left
 GOLDEN_RATIO = np.uint32(0x9E3779B9)
 
 Steps = Callable[[Any, Any, Any, int], Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _compiled(function: Function, by_xla: bool = True) -> Function:
+def compiled(function: Function, by_xla: bool = True) -> Function:
     """A function's graph, compiled by XLA or run by TensorFlow."""
     graph: Function = tf.function(function, jit_compile=by_xla, autograph=False)
     return graph
 
 
-def steps(model: keras.Model, x: NDArray[np.uint8], y: NDArray[np.uint8], seed: int) -> Steps:
+def steps(
+    model: keras.Model,
+    x: NDArray[np.uint8],
+    y: NDArray[np.uint8],
+    seed: int,
+    augmentation: Callable[[Any, Any], Any] | None = None,
+) -> Steps:
     """A function that takes optimizer steps, one for each batch, in one call from Python.
 
     Args:
         model: compiled.
         x: (n, 28, 28) images, 0 to 255.
         y: (n,) labels.
-        seed: of dropout.
+        seed: of dropout and of augmentation.
+        augmentation: of a batch of images and a key, the pixels to train on; see augmentation.py.
 
     Returns:
         A function of an order of the images, (n,) int32; of the first place in it and the one
@@ -49,7 +58,7 @@ def steps(model: keras.Model, x: NDArray[np.uint8], y: NDArray[np.uint8], seed: 
     weights, optimizer = model.trainable_variables, model.optimizer
     optimizer.build(weights)
 
-    @_compiled
+    @compiled
     def update(gradients: Any) -> None:
         optimizer.apply(gradients, weights)
 
@@ -64,12 +73,18 @@ def steps(model: keras.Model, x: NDArray[np.uint8], y: NDArray[np.uint8], seed: 
     def run(order: Any, first: Any, last: Any, batch_size: int) -> Any:
         def body(start: Any, totals: Any) -> Any:
             batch = tf.slice(order, [start], [batch_size])
-            pixels = tf.cast(tf.gather(images, batch), tf.float32)[..., tf.newaxis] / 255
+            pixels = tf.gather(images, batch)
+            if augmentation:
+                pixels = augmentation(
+                    pixels, (optimizer.iterations.value, np.uint32(seed), AUGMENT)
+                )
+            else:
+                pixels = tf.cast(pixels, tf.float32)[..., tf.newaxis] / 255
             return start + batch_size, totals + step(pixels, tf.gather(labels, batch))
 
         return tf.while_loop(lambda start, totals: start < last, body, (first, tf.zeros(2)))[1]
 
-    return _compiled(run, by_xla=not any(isinstance(layer, WINDOWED) for layer in model.layers))
+    return compiled(run, by_xla=not any(isinstance(layer, WINDOWED) for layer in model.layers))
 
 
 def forward(model: keras.Model, x: Any, step: Any, seed: int) -> Any:
@@ -97,7 +112,10 @@ def forward(model: keras.Model, x: Any, step: Any, seed: int) -> Any:
             x = layers.pop(0)(layer.convolution_op(x, layer.kernel))
             bias = layer.bias.value if layer.use_bias else np.float32(0)
             rate = layers.pop(0).rate if layers and isinstance(layers[0], Dropout) else 0.0
-            x = _pointwise(x, bias, layer.activation, rate, key)
+            if layer.use_bias or rate or layer.activation is not keras.activations.linear:
+                x = _pointwise(x, bias, layer.activation, rate, key)
+        elif isinstance(layer, BatchNormalization):
+            x = _normalized(x, layer)
         elif isinstance(layer, Dropout):
             x = _pointwise(x, np.float32(0), keras.activations.linear, layer.rate, key)
         else:
@@ -118,7 +136,24 @@ def _side_read(layers: list[Any], axis: int) -> int:
     return IMAGE_SIDE
 
 
-@_compiled
+def _normalized(x: Any, layer: Any) -> Any:
+    """Batch normalization in TensorFlow's one operation, which Keras makes a dozen of."""
+    channels = x.shape[-1]
+    scale = layer.gamma.value if layer.scale else tf.ones(channels)
+    offset = layer.beta.value if layer.center else tf.zeros(channels)
+    rows = tf.reshape(x, (-1, 1, 1, channels))
+    normal, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=rows, scale=scale, offset=offset, mean=[], variance=[], epsilon=layer.epsilon
+    )
+    count = tf.cast(tf.shape(rows)[0], tf.float32)
+    # TensorFlow gives the unbiased variance, Keras keeps the other.
+    moments = ((layer.moving_mean, mean), (layer.moving_variance, variance * (count - 1) / count))
+    for kept, new in moments:
+        kept.assign(kept.value * layer.momentum + new * (1 - layer.momentum))
+    return tf.reshape(normal, tf.shape(x))
+
+
+@compiled
 def _pointwise(x: Any, bias: Any, activation: Any, rate: float, key: Any) -> Any:
     """Bias, activation and dropout."""
     x = activation(x + bias)

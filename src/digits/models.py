@@ -16,10 +16,13 @@ INPUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 1)
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def build(parameters: schema.Model, seed: int) -> keras.Sequential:
+def build(parameters: schema.Model, seed: int, images: int = 0) -> keras.Sequential:
     """A compiled network that maps (n, 28, 28, 1) pixels to (n, 10) probabilities.
 
-    It seeds every random number generator: the weights follow from it.
+    Args:
+        parameters: its layers, loss and optimizer.
+        seed: of every random number generator; the weights follow from it.
+        images: how many an epoch has; a schedule needs it.
     """
     keras.utils.set_random_seed(seed)
     # Names of our own: Keras's count up in a process, and stand in the saved file.
@@ -28,16 +31,27 @@ def build(parameters: schema.Model, seed: int) -> keras.Sequential:
         make = getattr(keras.layers, layer.name)
         model.add(make(name=f"{index}_{layer.name}", **layer.arguments))
     optimizer, loss = parameters.optimizer, parameters.loss
+    arguments = optimizer.arguments | {"learning_rate": _learning_rate(parameters, images)}
     model.compile(
-        optimizer=getattr(keras.optimizers, optimizer.name)(
-            name=optimizer.name, **optimizer.arguments
-        ),
+        optimizer=getattr(keras.optimizers, optimizer.name)(name=optimizer.name, **arguments),
         loss=getattr(keras.losses, loss.name)(**loss.arguments),
         metrics=["accuracy"],
         # Keras's "auto" may choose XLA, whose convolutions are 20 times slower on a CPU.
         jit_compile=False,
     )
     return model
+
+
+def _learning_rate(parameters: schema.Model, images: int) -> Any:
+    """A number, or Keras's schedule."""
+    rate, schedule = parameters.optimizer.arguments["learning_rate"], parameters.schedule
+    if schedule is None:
+        return rate
+    steps = -(-images // parameters.batch_size)
+    rise, whole = round(schedule.warmup * steps), parameters.epochs * steps
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, whole - rise, warmup_target=rate, warmup_steps=rise
+    )
 
 
 def describe(model: keras.Model) -> list[dict[str, Any]]:
@@ -50,6 +64,16 @@ def describe(model: keras.Model) -> list[dict[str, Any]]:
         }
         for layer in model.layers
     ]
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Of the declared network's matrix products and convolutions, forward, per image."""
+    count = 0
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            positions = layer.output.shape[1:-1]
+            count += int(np.prod(positions)) * int(np.prod(layer.kernel.shape))
+    return count
 
 
 def save(model: keras.Model, path: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from digits import DigitsError, environment, evaluation, plots
 from digits.dataset import Dataset, hold_out, pixels
-from digits.schema import Params
+from digits.schema import Params, View
 
 if TYPE_CHECKING:
     from digits.tracking import Run
@@ -36,9 +36,11 @@ class Console:
 
 
 def train(
-    version: str, params: Params, dataset: Dataset, run: "Run", console: Console
+    version: str, params: Params, seed: int, dataset: Dataset, run: "Run", console: Console
 ) -> tuple[Any, list["Epoch"], dict[str, float]]:
     """Train one version; log its parameters, epochs, curves and model.
+
+    The images held out follow from the seed of params.yaml, all else from `seed`.
 
     Returns:
         The trained Keras model, what each epoch gave, and `timing`.
@@ -49,13 +51,13 @@ def train(
     parameters = params.model(version)
     kept, held_out = hold_out(dataset.y_train, params.data.validation, params.seed)
     digest = dataset.digest()
-    run.parameters({"model": version, **flattened(version, params), "data.sha256": digest})
+    run.parameters({"model": version, **flattened(version, params, seed), "data.sha256": digest})
     run.parameters({f"library.{n}": v for n, v in environment.libraries().items()})
     run.datasets(dataset, params.data.sources, digest)
 
     from digits import models, training
 
-    model = models.build(parameters, params.seed)
+    model = models.build(parameters, seed, len(kept))
     described = f"{model.count_params():,} parameters, {len(kept):,} images"
     console.say(f"{version}: training {described}, {parameters.epochs} epochs")
 
@@ -83,7 +85,8 @@ def train(
         y[kept],
         epochs=parameters.epochs,
         batch_size=parameters.batch_size,
-        seed=params.seed,
+        seed=seed,
+        augmentation=parameters.augmentation,
         validation=(x[held_out], y[held_out]) if len(held_out) else None,
         on_epoch=on_epoch,
         progress=console.bar,
@@ -97,27 +100,38 @@ def train(
     return model, epochs, times
 
 
-def evaluate(model: Any, dataset: Dataset) -> dict[str, NDArray[np.float32]]:
-    """The (n, 10) probabilities that a model gives to the images of `train` and of `test`."""
-    from digits import models
+def evaluate(
+    networks: Sequence[Any], dataset: Dataset, views: Sequence[View] = ()
+) -> dict[str, NDArray[np.float32]]:
+    """The (n, 10) probabilities of `train` and `test` images.
 
-    return {
-        "train": models.predict(model, pixels(dataset.x_train)),
-        "test": models.predict(model, pixels(dataset.x_test)),
-    }
+    They are the mean over the networks, and over the views of each image if any are given.
+    """
+    from digits import augmentation, models
+
+    def probabilities(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        looks = [np.asarray(augmentation.seen(view, images)) for view in views]
+        given = [
+            models.predict(network, x) for x in looks or [pixels(images)] for network in networks
+        ]
+        mean: NDArray[np.float32] = np.mean(given, axis=0)
+        return mean
+
+    return {part: probabilities(getattr(dataset, f"x_{part}")) for part in ("train", "test")}
 
 
 def scores(
-    model: Any, dataset: Dataset, probabilities: Mapping[str, NDArray[np.float32]]
+    networks: Sequence[Any], dataset: Dataset, probabilities: Mapping[str, NDArray[np.float32]]
 ) -> dict[str, Any]:
-    """What is reported of a model: its size, its scores on `train` and `test`, its layers."""
+    """What is reported: the size of the networks, the scores on `train` and `test`, the layers."""
     from digits import models
 
     return {
-        "parameters": model.count_params(),
+        "parameters": sum(network.count_params() for network in networks),
         "train": evaluation.score(probabilities["train"], dataset.y_train),
         "test": evaluation.score(probabilities["test"], dataset.y_test),
-        "layers": models.describe(model),
+        "misclassified": evaluation.misclassified(probabilities["test"], dataset.y_test),
+        "layers": models.describe(networks[0]),
     }
 
 
@@ -164,7 +178,7 @@ def timing(epochs: Sequence["Epoch"], seconds: float) -> dict[str, float]:
     }
 
 
-def flattened(version: str, params: Params) -> dict[str, object]:
+def flattened(version: str, params: Params, seed: int) -> dict[str, object]:
     """All that params.yaml says of a version, as names and values, and the layers in one line.
 
     No name is that of a parameter in MLproject: `mlflow run` logs those as they were given, and a
@@ -173,7 +187,7 @@ def flattened(version: str, params: Params) -> dict[str, object]:
     model = params.model(version)
     layers = [f"{x.name}({_arguments(x.arguments)})" for x in model.layers]
     flat: dict[str, object] = {
-        "training.seed": params.seed,
+        "training.seed": seed,
         "training.epochs": model.epochs,
         "training.batch_size": model.batch_size,
         "data.validation": params.data.validation,
@@ -184,6 +198,11 @@ def flattened(version: str, params: Params) -> dict[str, object]:
     for name, choice in choices:
         flat[name] = choice.name
         flat |= {f"{name}.{key}": value for key, value in choice.arguments.items()}
+    for number, view in enumerate(params.views.get(version, [])):
+        flat[f"views.{number}"] = _arguments(view.model_dump())
+    for name, block in (("schedule", model.schedule), ("augmentation", model.augmentation)):
+        if block:
+            flat |= {f"{name}.{key}": value for key, value in block.model_dump().items()}
     return flat
 
 

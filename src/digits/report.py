@@ -1,70 +1,21 @@
 """The written results: metrics/report.md and the table in the README, made from metrics/."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from digits import DigitsError, files, plots
+from digits import DigitsError, plots, seeds
+from digits.results import Results, hardware
 
 Row = tuple[str, str, Callable[[Any], str]]
-
-
-@dataclass(frozen=True)
-class Results:
-    """What the metrics folder holds, by version."""
-
-    notes: list[str]
-    reported: Mapping[str, Any]
-    reported_hardware: str
-    scores: Mapping[str, Any]
-    timing: Mapping[str, Any]
-    machine: Mapping[str, Any]
-    epochs: Mapping[str, int]
-    first_loss: Mapping[str, float]
-
-    def hardware(self, version: str) -> str:
-        machine = self.machine[version]
-        cores = f"{machine['cores']} cores"
-        return f"{machine['processor']}, {cores}, {machine['memory']}"
-
-
-def read(metrics: Path) -> Results:
-    """Read the metrics folder.
-
-    Raises:
-        DigitsError: a file is missing or damaged.
-    """
-    reference = files.read_json(metrics / "report-2018.json")
-    versions = sorted(path.stem for path in (metrics / "scores").glob("*.json"))
-    if not versions:
-        raise DigitsError(f"{metrics / 'scores'}: no scores there; run `dvc repro`")
-    history = {v: files.read_columns(metrics / "history" / f"{v}.csv") for v in versions}
-    by_version = {
-        folder: {v: files.read_json(metrics / folder / f"{v}.json") for v in versions}
-        for folder in ("scores", "timing", "machine")
-    }
-    for version, machine in by_version["machine"].items():
-        # DVC's cache may have restored a history without the training that was timed last.
-        if machine["history_sha256"] != files.sha256(metrics / "history" / f"{version}.csv"):
-            by_version["timing"][version] = {"training_seconds": None}
-    return Results(
-        notes=reference["notes"],
-        reported=reference["versions"],
-        reported_hardware=reference["hardware"],
-        epochs={v: len(columns["epoch"]) for v, columns in history.items()},
-        first_loss={v: columns["loss"][0] for v, columns in history.items()},
-        **by_version,
-    )
 
 
 def training_time(results: Results) -> Figure:
     """The bar chart of training times."""
     seconds = {v: timing["training_seconds"] or 0.0 for v, timing in results.timing.items()}
-    hardware = results.hardware(next(iter(seconds)))
-    return plots.training_time(seconds, results.reported, hardware)
+    machine = hardware(next(iter(results.machine.values())))
+    return plots.training_time(seconds, results.reported, machine)
 
 
 def in_readme(readme: str, name: str, text: str) -> str:
@@ -104,7 +55,10 @@ def table(results: Results) -> str:
             f"**{_seconds(results.timing[version]['training_seconds'])}**",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + f"\n\n{_conditions(results)}\n"
+    parts = ["\n".join(lines), _conditions(results)]
+    if results.ensemble:
+        parts.append(seeds.table(results.ensemble))
+    return "\n\n".join(parts) + "\n"
 
 
 def _conditions(results: Results) -> str:
@@ -112,7 +66,7 @@ def _conditions(results: Results) -> str:
     ours: dict[str, list[str]] = {}
     for version, machine in results.machine.items():
         text = (
-            f"{machine['date']} on {results.hardware(version)}, {machine['system']}, "
+            f"{machine['date']} on {hardware(machine)}, {machine['system']}, "
             f"Python {machine['python']}, Keras {machine['keras']}, "
             f"TensorFlow {machine.get('tensorflow', machine.get('tensorflow-cpu'))}"
         )
@@ -134,6 +88,7 @@ def page(results: Results) -> str:
         "![test errors and parameters](figures/comparison.png)",
         "![training time](training-time.png)",
         *(_section(version, results) for version in results.scores),
+        *([seeds.section(results.ensemble)] if results.ensemble else []),
         "## The data",
         "![samples](figures/samples.png)",
         "## What the 2018 report says of itself that its logs do not",

@@ -6,7 +6,7 @@ from pydantic import field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from digits import CLASSES, IMAGE_SIDE, DigitsError, catalog
-from digits.catalog import Count, PositiveInt, Strict, expect, is_int
+from digits.catalog import Count, Fraction, NonNegative, Number, PositiveInt, Strict, expect, is_int
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -14,6 +14,13 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+
+
+def _is_full_list(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0
+
+
+Seed = Annotated[int, expect("an integer from 0 to 4294967295", lambda v: is_int(v, 0, 2**32 - 1))]
 
 
 class Choice(Strict):
@@ -85,14 +92,50 @@ class Loss(Choice):
     CategoricalCrossentropy: catalog.CategoricalCrossentropy | None = None
 
 
+class Augmentation(Strict):
+    """The limits between which training images are distorted at random; 0 is not at all.
+
+    Attributes:
+        rotation: degrees.
+        scale: of height and of width, as a fraction.
+        shear: sideways, in pixels per pixel of height.
+        shift: down and across, in pixels.
+        elastic: displacement of the nodes of an elastic distortion, in pixels.
+    """
+
+    rotation: NonNegative = 0.0
+    scale: Fraction = 0.0
+    shear: NonNegative = 0.0
+    shift: NonNegative = 0.0
+    elastic: NonNegative = 0.0
+
+
+class Schedule(Strict):
+    """The learning rate by epoch: a linear rise to that of the optimizer, then half a cosine to 0.
+
+    Attributes:
+        warmup: epochs of the rise, also a part of one.
+    """
+
+    warmup: NonNegative
+
+
 class Model(Strict):
     """One version: an architecture and how it is trained."""
 
     layers: list[Layer]
     loss: Loss
     optimizer: Optimizer
+    schedule: Schedule | None = None
+    augmentation: Augmentation | None = None
     epochs: PositiveInt
     batch_size: PositiveInt
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> "Model":
+        if self.schedule and self.schedule.warmup >= self.epochs:
+            raise _expected(f"schedule.warmup below the {self.epochs} epochs", self.schedule.warmup)
+        return self
 
     @field_validator("layers")
     @classmethod
@@ -125,6 +168,26 @@ class Model(Strict):
         return layers
 
 
+class View(Strict):
+    """A way to look at an image: turned by degrees, moved by pixels."""
+
+    rotation: Number = 0.0
+    down: Number = 0.0
+    across: Number = 0.0
+
+
+class Ensemble(Strict):
+    """A version and the same version trained with other seeds, whose probabilities are averaged.
+
+    Attributes:
+        version: one of `versions`, which is itself the first member.
+        seeds: of the other members.
+    """
+
+    version: str
+    seeds: Annotated[list[Seed], expect("one to four different seeds", lambda v: _are_few(v))]
+
+
 class Data(Strict):
     """Where MNIST comes from, how it is recognised, and how many images validate."""
 
@@ -143,9 +206,10 @@ class Data(Strict):
 class Params(Strict):
     """All of params.yaml."""
 
-    seed: Annotated[
-        int, expect("an integer from 0 to 4294967295", lambda v: is_int(v, 0, 2**32 - 1))
-    ]
+    seed: Seed
+    versions: list[str]
+    ensemble: Ensemble
+    views: dict[str, Annotated[list[View], expect("one or more views", _is_full_list)]]
     data: Data
     models: dict[str, Model]
 
@@ -158,6 +222,20 @@ class Params(Strict):
             if len(name) > 40 or not name.replace("-", "").isalnum() or not name.isascii():
                 raise _expected('names of letters, digits and "-"', name)
         return models
+
+    @model_validator(mode="after")
+    def _versions_are_models(self) -> "Params":
+        if not self.versions:
+            raise _expected("versions: one or more of those under `models`", [])
+        for index, version in enumerate(self.versions):
+            if version not in self.models or version in self.versions[:index]:
+                raise _expected("versions: names that stand under `models`, each once", version)
+        if self.ensemble.version not in self.versions:
+            raise _expected("ensemble.version: one of `versions`", self.ensemble.version)
+        for version in self.views:
+            if version not in self.models:
+                raise _expected("views: names that stand under `models`", version)
+        return self
 
     def model(self, version: str) -> Model:
         """The parameters of one version.
@@ -177,6 +255,10 @@ def _expected(what: str, found: Any) -> PydanticCustomError:
 
 def _pair(size: int | list[int]) -> list[int]:
     return [size, size] if isinstance(size, int) else size
+
+
+def _are_few(seeds: Any) -> bool:
+    return isinstance(seeds, list) and 1 <= len(seeds) == len(set(map(str, seeds))) <= 4
 
 
 def _is_sha256(value: Any) -> bool:

@@ -34,7 +34,7 @@ WRITE_EVERY = 1.0  # seconds; each writing takes about 15 ms, v1's epochs some 3
 INHERITED_RUN = "MLFLOW_RUN_ID"
 
 
-def connect(root: Path) -> None:
+def connect(root: Path, experiment: str = EXPERIMENT) -> None:
     """Use MLFLOW_TRACKING_URI, else the project's own database, made if it is not there.
 
     The database's default experiment gets the project's name, so that the runs of DVC and those of
@@ -51,11 +51,10 @@ def connect(root: Path) -> None:
         # MLflow puts the artifacts of a new database under the current folder.
         with chdir(root):
             client = MlflowClient()
-            known = client.get_experiment_by_name(EXPERIMENT)
-            if known is None and _is_file(uri, own):
+            if client.get_experiment_by_name(EXPERIMENT) is None and _is_file(uri, own):
                 client.rename_experiment("0", EXPERIMENT)
-            elif known is None:
-                client.create_experiment(EXPERIMENT)
+            if client.get_experiment_by_name(experiment) is None:
+                client.create_experiment(experiment)
     except Exception as error:  # of MLflow, its database or the network: any may come through
         raise DigitsError(f"MLflow store {uri}: cannot be used: {_one_line(error)}") from error
 
@@ -155,18 +154,19 @@ class Run:
 
 
 @contextmanager
-def start(name: str, *, attach: bool = False) -> Iterator[Run]:
+def start(name: str, *, attach: bool = False, experiment: str = EXPERIMENT) -> Iterator[Run]:
     """Open a run, and close it as what became of it: FINISHED, FAILED or, if interrupted, KILLED.
 
     Args:
         name: of the run.
         attach: use the run that `mlflow run` opened for this process, if it did; else such a run
             becomes the parent of a new one.
+        experiment: where the run is kept, unless it has a parent.
     """
     inherited = os.environ.pop(INHERITED_RUN, None)
     status = "FAILED"
     try:
-        run = _open(name, inherited, attach)
+        run = _open(name, inherited, attach, experiment)
         try:
             yield run
         except KeyboardInterrupt:
@@ -184,7 +184,7 @@ def start(name: str, *, attach: bool = False) -> Iterator[Run]:
         mlflow.end_run(status)
 
 
-def _open(name: str, inherited: str | None, attach: bool) -> Run:
+def _open(name: str, inherited: str | None, attach: bool, experiment: str) -> Run:
     client = MlflowClient()
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_EVERY)
     try:
@@ -194,7 +194,7 @@ def _open(name: str, inherited: str | None, attach: bool) -> Run:
             return Run(inherited)
         beside = client.get_run(inherited).info if inherited else None
         opened = mlflow.start_run(
-            experiment_id=(beside or client.get_experiment_by_name(EXPERIMENT)).experiment_id,
+            experiment_id=(beside or client.get_experiment_by_name(experiment)).experiment_id,
             run_name=name,
             parent_run_id=inherited,
             log_system_metrics=True,

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from digits import CLASSES, graph, models
+from digits import CLASSES, graph, models, schema
+from digits.augmentation import distorted
 from digits.backend import keras, tf
 from digits.dataset import pixels
 
@@ -47,6 +49,7 @@ def fit(
     epochs: int,
     batch_size: int,
     seed: int,
+    augmentation: schema.Augmentation | None = None,
     validation: tuple[Images, Labels] | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     progress: bool = False,
@@ -61,7 +64,10 @@ def fit(
         on_epoch: is called after every epoch.
         progress: draw a progress bar.
     """
-    steps = graph.steps(model, x, y, seed)
+    distort = None
+    if augmentation:
+        distort = partial(distorted, augmentation)
+    steps = graph.steps(model, x, y, seed, distort)
     whole, called = len(x) - len(x) % batch_size, max(1, IMAGES_PER_CALL // batch_size) * batch_size
     calls = [(at, min(at + called, whole), batch_size) for at in range(0, whole, called)]
     if whole < len(x):

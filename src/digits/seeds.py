@@ -1,0 +1,75 @@
+"""The ensemble's part of the written results: one network over several seeds, and all together."""
+
+import statistics
+from collections.abc import Sequence
+
+from digits import evaluation
+from digits.results import ENSEMBLE, Ensemble, hardware
+
+
+def table(ensemble: Ensemble) -> str:
+    """Two rows, one network over the seeds and the ensemble of them, and what they mean."""
+    members = ensemble.members
+    n = len(members)
+    errors = [scores["test"]["errors"] for scores in members.values()]
+    accuracy = [scores["test"]["accuracy"] for scores in members.values()]
+    seconds = [told for told in ensemble.seconds.values() if told is not None]
+    whole = f"{sum(seconds):.0f} s" if len(seconds) == n else "–"
+    version = ensemble.name.removesuffix(ENSEMBLE)
+    test = ensemble.scores["test"]
+    doubtful = sum(index in evaluation.DOUBTFUL for index in ensemble.scores["misclassified"])
+    return "\n".join(
+        [
+            "| | n | test errors | test accuracy | training time |",
+            "|---|--:|--:|--:|--:|",
+            f"| {version}, one network | {n} | **{_spread(errors, '.1f')}** | "
+            f"{_spread([100 * a for a in accuracy], '.3f')} % | {_spread(seconds, '.0f')} s |",
+            f"| {ensemble.name} | 1 | **{test['errors']}** | {100 * test['accuracy']:.2f} % | "
+            f"{whole} |",
+            "",
+            "Mean ± standard deviation (least – greatest) over n seeds; the ensemble is the mean of"
+            f" the probabilities of these {n} networks ({', '.join(members)}), each trained on "
+            f"{hardware(ensemble.machine)}. Of its {test['errors']} errors {doubtful} are "
+            f"among the {len(evaluation.DOUBTFUL)} test images whose label people did not confirm "
+            "when asked anew (cleanlab/label-errors).",
+        ]
+    )
+
+
+def _spread(values: Sequence[float], style: str) -> str:
+    if not values:
+        return "–"
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    least, greatest = min(values), max(values)
+    return (
+        f"{statistics.mean(values):{style}} ± {deviation:{style}} "
+        f"({least:{style}} – {greatest:{style}})"
+    )
+
+
+def section(ensemble: Ensemble) -> str:
+    """The ensemble in metrics/report.md."""
+    rows = {ensemble.name: ensemble.scores, **ensemble.members}
+    lines = [
+        "| test accuracy by digit | errors | " + " | ".join(map(str, range(10))) + " |",
+        "|---" + "|--:" * 11 + "|",
+    ]
+    for name, scores in rows.items():
+        right = scores["test"]["per_class_accuracy"]
+        cells = ["–" if share is None else f"{100 * share:.2f} %" for share in right]
+        lines.append(f"| {name} | {scores['test']['errors']} | {' | '.join(cells)} |")
+    figures = ("comparison", f"{ensemble.name}-confusion", f"{ensemble.name}-misclassified")
+    doubtful = sorted(evaluation.DOUBTFUL.intersection(ensemble.scores["misclassified"]))
+    return "\n\n".join(
+        [
+            f"## {ensemble.name}",
+            "\n".join(lines),
+            f"Test images that it misses: {_listed(ensemble.scores['misclassified'])}; of doubtful "
+            f"label: {_listed(doubtful)}.",
+            *(f"![{figure}](ensemble/figures/{figure}.png)" for figure in figures),
+        ]
+    )
+
+
+def _listed(indices: Sequence[int]) -> str:
+    return ", ".join(map(str, indices)) or "none"
