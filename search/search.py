@@ -4,18 +4,20 @@
     python search/search.py                         # train nothing; write the table in docs/v4.md
 
 Each candidate of candidates.yaml is a block as under `models` in params.yaml. It trains on 50,000
-images. The other 10,000, the same ones for every candidate and seed, are scored once, at the end,
-as they are and in the views of candidates.yaml.
+of the training images. The other 10,000, the same ones for every candidate and seed, are scored
+once, at the end, as they are and in the views of candidates.yaml.
 """
 
 from collections import defaultdict
 from functools import partial
+from math import comb
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import click
 import numpy as np
+from mlflow.artifacts import load_text
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from pydantic import TypeAdapter
@@ -27,6 +29,7 @@ from digits.schema import Model, View
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]
 EXPERIMENT, HELD_OUT, SPLIT_SEED = "v4-search", 10_000, 2018
+MISSED = "missed.txt"  # artifact of a run: which of the held-out images, by place in x_train
 
 
 @click.command()
@@ -37,22 +40,22 @@ def main(seeds: int, data: Path, names: tuple[str, ...]) -> None:
     tracking.connect(ROOT, EXPERIMENT)
     told = YAML(typ="safe", pure=True).load((HERE / "candidates.yaml").read_text(encoding="utf-8"))
     views = TypeAdapter(dict[str, list[View]]).validate_python(told.pop("views"))
+    chosen = told.pop("chosen")
     candidates = TypeAdapter(dict[str, Model]).validate_python(told)
+    mnist = dataset.load(data)
     for seed in range(1, seeds + 1):
         for name in names:
             if (name, str(seed)) not in {key(run) for run in finished()}:
-                train(name, candidates[name], seed, data, views)
+                train(name, candidates[name], seed, mnist.x_train, mnist.y_train, views)
     page = ROOT / "docs/v4.md"
     text = (files.read_bytes(page) or b"").decode()
-    files.write_text(page, report.in_readme(text, "candidates", table(candidates, views)))
+    files.write_text(page, report.in_readme(text, "candidates", table(candidates, views, chosen)))
 
 
 def train(
-    name: str, parameters: Model, seed: int, data: Path, views: dict[str, list[View]]
+    name: str, parameters: Model, seed: int, x: Any, y: Any, views: dict[str, list[View]]
 ) -> None:
-    """Train one candidate and score it on what is held out, as one run."""
-    mnist = dataset.load(data)
-    x, y = mnist.x_train, mnist.y_train
+    """Train one candidate on most of the images and score it on the others, as one run."""
     kept, held_out = dataset.hold_out(y, HELD_OUT, SPLIT_SEED)
     with tracking.start(f"{name} {seed}", experiment=EXPERIMENT) as run:
         run.tags({"candidate": name, "seed": seed, **environment.code(), **environment.machine()})
@@ -71,23 +74,23 @@ def train(
             ),
         )
         models.save(model, HERE / "models" / f"{name}-{seed}.keras")
-        run.metrics(
-            {
-                "tflop": tflop(model, parameters, len(kept)),
-                **scores(model, x[held_out], y[held_out], views),
-            }
-        )
+        found, missed = scores(model, x[held_out], y[held_out], views)
+        run.metrics({"tflop": tflop(model, parameters, len(kept)), **found})
+        run.text(" ".join(map(str, held_out[missed])), MISSED)
 
 
-def scores(model: Any, x: Any, y: Any, views: dict[str, list[View]]) -> dict[str, float]:
-    """Errors and loss of the images as they are, and errors by name of the views."""
+def scores(
+    model: Any, x: Any, y: Any, views: dict[str, list[View]]
+) -> tuple[dict[str, float], list[int]]:
+    """Loss and errors of the images as they are, errors by name of the views; what is missed."""
     look = partial(models.predict, model)
-    as_they_are = evaluation.score(look(dataset.pixels(x)), y)
-    found = {"val_errors": as_they_are["errors"], "val_loss": as_they_are["loss"]}
+    as_they_are = look(dataset.pixels(x))
+    scored = evaluation.score(as_they_are, y)
+    found = {"val_errors": scored["errors"], "val_loss": scored["loss"]}
     for name, several in views.items():
         given = np.mean([look(np.asarray(seen(view, x))) for view in several], axis=0)
         found[f"val_errors.{name}"] = evaluation.score(given, y)["errors"]
-    return found
+    return found, evaluation.misclassified(as_they_are, y)
 
 
 def tflop(model: Any, parameters: Model, images: int) -> float:
@@ -98,32 +101,49 @@ def tflop(model: Any, parameters: Model, images: int) -> float:
 def finished() -> list[Run]:
     client = MlflowClient()
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    found = client.search_runs(
-        [experiment.experiment_id], "attributes.status = 'FINISHED'", max_results=1000
-    )
-    return list(found)
+    ids = [experiment.experiment_id] if experiment else []
+    return list(client.search_runs(ids, "attributes.status = 'FINISHED'", max_results=1000))
 
 
 def key(run: Run) -> tuple[str, str]:
     return run.data.tags["candidate"], run.data.tags["seed"]
 
 
-def table(candidates: dict[str, Model], views: dict[str, list[View]]) -> str:
+def table(candidates: dict[str, Model], views: dict[str, list[View]], chosen: str) -> str:
     """Mean ± standard deviation of validation errors, in the order of candidates.yaml."""
-    runs = defaultdict(list)
+    runs: dict[str, dict[str, Run]] = defaultdict(dict)
     for run in finished():
-        runs[key(run)[0]].append(run.data.metrics)
+        name, seed = key(run)
+        runs[name][seed] = run
     names = ["val_errors", *(f"val_errors.{name}" for name in views)]
     lines = [
-        f"| candidate | n | as they are | {' | '.join(views)} | epochs | TFLOP |",
-        "|---|--:|--:|" + "--:|" * len(views) + "--:|--:|",
+        f"| candidate | n | as they are | {' | '.join(views)} | epochs | TFLOP "
+        f"| against {chosen} |",
+        "|---|--:|--:|" + "--:|" * len(views) + "--:|--:|--:|",
     ]
     for candidate, parameters in candidates.items():
-        if measured := runs[candidate]:
-            told = [_spread([metrics[name] for metrics in measured]) for name in names]
-            cost = f"{parameters.epochs} | {measured[0]['tflop']:.0f}"
-            lines.append(f"| {candidate} | {len(measured)} | {' | '.join(told)} | {cost} |")
+        if by_seed := runs[candidate]:
+            measured = [run.data.metrics for run in by_seed.values()]
+            cells = [str(len(measured))]
+            cells += [_spread([metrics[name] for metrics in measured]) for name in names]
+            cells += [str(parameters.epochs), f"{measured[0]['tflop']:.0f}"]
+            cells.append(paired(by_seed["1"], runs[chosen]["1"]))
+            lines.append(f"| {candidate} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def paired(run: Run, other: Run) -> str:
+    """How many images either misses alone, and how probable so unequal a split is by chance.
+
+    Source: Q. McNemar (1947), in its exact form, the sign test.
+    """
+    missed, also = (
+        set(load_text(f"runs:/{each.info.run_id}/{MISSED}").split()) for each in (run, other)
+    )
+    alone, other_alone = len(missed - also), len(also - missed)
+    n = alone + other_alone
+    tail = sum(comb(n, k) for k in range(min(alone, other_alone) + 1)) / 2**n
+    return f"+{alone} −{other_alone}, p = {min(1, 2 * tail):.2f}" if n else "–"
 
 
 def _spread(values: list[float]) -> str:

@@ -48,6 +48,14 @@ TINY_MODELS = {
     },
 }
 
+TINY_PARAMS = {
+    "seed": 1,
+    "versions": list(TINY_MODELS),
+    "ensemble": {"version": "v1", "seeds": [2]},
+    "views": {},
+    "models": TINY_MODELS,
+}
+
 
 def fake_images(y: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     """Noise, with a bright bar whose height tells the digit."""
@@ -141,14 +149,8 @@ def make_project(folder: Path, idx_folder: Path, checksums: dict[str, str]) -> P
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
     shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
     (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
-    params = {
-        "seed": 1,
-        "versions": list(TINY_MODELS),
-        "ensemble": {"version": "v1", "seeds": [2]},
-        "views": {},
-        "data": {"validation": 0, "sources": [str(idx_folder)], "sha256": checksums},
-        "models": TINY_MODELS,
-    }
+    data = {"validation": 0, "sources": [str(idx_folder)], "sha256": checksums}
+    params = TINY_PARAMS | {"data": data}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for command in (
         ["git", "init", "--quiet"],

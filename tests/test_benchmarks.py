@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY_MODELS
+from conftest import ROOT, TINY_PARAMS
 
 import race
 from digits import config, models, speed
@@ -36,8 +36,7 @@ def test_a_spread_is_median_least_and_greatest() -> None:
 
 @pytest.fixture(scope="module")
 def raced(tiny: Dataset) -> Any:
-    data = PARAMS.data.model_dump()
-    params = Params.model_validate({"seed": 1, "data": data, "models": TINY_MODELS})
+    params = Params.model_validate(TINY_PARAMS | {"data": PARAMS.data.model_dump()})
     return race.race("v1", params, tiny, epochs=2)
 
 

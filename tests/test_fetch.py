@@ -15,7 +15,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY_MODELS, digits, environment
+from conftest import ROOT, TINY_PARAMS, digits, environment
 
 from digits import DigitsError, config, dataset, fetch
 from digits.dataset import Dataset
@@ -24,7 +24,7 @@ from digits.schema import IDX_FILES
 
 def write_params(folder: Path, source: str, checksums: dict[str, str]) -> None:
     data = {"validation": 0, "sources": [source], "sha256": checksums}
-    params = {"seed": 1, "data": data, "models": TINY_MODELS}
+    params = TINY_PARAMS | {"data": data}
     (folder / "params.yaml").write_text(json.dumps(params))
 
 

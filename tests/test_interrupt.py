@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY_MODELS, environment, make_project, run
+from conftest import environment, make_project, run
 
 # A shell's background job ignores Ctrl-C, and so would what it starts.
 FOREGROUND = (
@@ -46,7 +46,7 @@ def test_an_interrupted_training_is_killed_and_leaves_nothing(
 ) -> None:
     project = make_project(tmp_path / "project", idx_folder, checksums)
     params = yaml.safe_load((project / "params.yaml").read_text())
-    params["models"] = {"v1": TINY_MODELS["v1"] | {"epochs": 100_000}}
+    params["models"]["v1"]["epochs"] = 100_000
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     assert run(project, "dvc", "repro", "fetch").returncode == 0
     with subprocess.Popen(

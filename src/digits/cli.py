@@ -177,7 +177,7 @@ def evaluate(
                 continue
             network = networks.load(found[version])
             views = parameters.views.get(version, [])
-            probabilities = pipeline.evaluate([network], mnist, views)
+            probabilities = pipeline.evaluate(network, mnist, views)
             scored = pipeline.scores([network], mnist, probabilities)
             click.echo(pipeline.summary(version, scored))
             recording.write_evaluation(version, mnist, probabilities, scored, folders)
@@ -222,17 +222,19 @@ def ensemble(
     folders = {"scores": scores, "predictions": predictions, "confusion": confusion}
     views = parameters.views.get(version, [])
     loaded = {name: networks.load(path) for name, path in files_of.items()}
+    of_each = {}
     for name, network in loaded.items():
-        probabilities = pipeline.evaluate([network], mnist, views)
-        scored = pipeline.scores([network], mnist, probabilities)
+        of_each[name] = pipeline.evaluate(network, mnist, views)
+        scored = pipeline.scores([network], mnist, of_each[name])
         click.echo(pipeline.summary(name, scored))
-        recording.write_evaluation(name, mnist, probabilities, scored, folders)
-        recording.complete_run(name, files_of[name], mnist, probabilities, scored)
+        recording.write_evaluation(name, mnist, of_each[name], scored, folders)
+        if name != version:  # whose run has its scores from `evaluate`
+            recording.complete_run(name, files_of[name], mnist, of_each[name], scored)
     name = f"{version}-ensemble"
     with tracking.start(name) as run:
         run.tags(recording.tags(name, {}))
         run.parameters({"model": name, "ensemble.members": ", ".join(loaded)})
-        probabilities = pipeline.evaluate(list(loaded.values()), mnist, views)
+        probabilities = pipeline.mean(list(of_each.values()))
         scored = pipeline.scores(list(loaded.values()), mnist, probabilities)
         pipeline.log_scores(name, scored, mnist, probabilities, run)
         click.echo(pipeline.summary(name, scored))
@@ -367,7 +369,7 @@ def run(
         trained, history, _ = pipeline.train(
             name, parameters, parameters.seed, mnist, tracked, console
         )
-        probabilities = pipeline.evaluate([trained], mnist, parameters.views.get(name, []))
+        probabilities = pipeline.evaluate(trained, mnist, parameters.views.get(name, []))
         scored = pipeline.scores([trained], mnist, probabilities)
         pipeline.log_scores(name, scored, mnist, probabilities, tracked)
         recording.log_curves(tracked, name, history, reported)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from digits.tracking import Run
     from digits.training import Epoch
 
+Probabilities = Mapping[str, NDArray[np.float32]]
+
 
 @dataclass
 class Console:
@@ -100,28 +102,29 @@ def train(
     return model, epochs, times
 
 
-def evaluate(
-    networks: Sequence[Any], dataset: Dataset, views: Sequence[View] = ()
-) -> dict[str, NDArray[np.float32]]:
+def evaluate(network: Any, dataset: Dataset, views: Sequence[View] = ()) -> Probabilities:
     """The (n, 10) probabilities of `train` and `test` images.
 
-    They are the mean over the networks, and over the views of each image if any are given.
+    They are the mean over the views of each image if any are given.
     """
     from digits import augmentation, models
 
     def probabilities(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         looks = [np.asarray(augmentation.seen(view, images)) for view in views]
-        given = [
-            models.predict(network, x) for x in looks or [pixels(images)] for network in networks
-        ]
+        given = [models.predict(network, look) for look in looks or [pixels(images)]]
         mean: NDArray[np.float32] = np.mean(given, axis=0)
         return mean
 
     return {part: probabilities(getattr(dataset, f"x_{part}")) for part in ("train", "test")}
 
 
+def mean(given: Sequence[Probabilities]) -> Probabilities:
+    """The probabilities of an ensemble: the mean of its members', on `train` and `test` images."""
+    return {part: np.mean([each[part] for each in given], axis=0) for part in given[0]}
+
+
 def scores(
-    networks: Sequence[Any], dataset: Dataset, probabilities: Mapping[str, NDArray[np.float32]]
+    networks: Sequence[Any], dataset: Dataset, probabilities: Probabilities
 ) -> dict[str, Any]:
     """What is reported: the size of the networks, the scores on `train` and `test`, the layers."""
     from digits import models
@@ -139,7 +142,7 @@ def log_scores(
     version: str,
     scored: Mapping[str, Any],
     dataset: Dataset,
-    probabilities: Mapping[str, NDArray[np.float32]],
+    probabilities: Probabilities,
     run: "Run",
 ) -> None:
     """Complete a run with the final scores and with figures of the errors."""

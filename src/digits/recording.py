@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
 from digits import environment, evaluation, files, pipeline, plots, tracking, training
 from digits.dataset import Dataset
-from digits.pipeline import Console
-
-Probabilities = Mapping[str, NDArray[np.float32]]
+from digits.pipeline import Console, Probabilities
 
 
 def write_evaluation(
