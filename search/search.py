@@ -74,9 +74,9 @@ def train(
             ),
         )
         models.save(model, HERE / "models" / f"{name}-{seed}.keras")
-        found, missed = scores(model, x[held_out], y[held_out], views)
+        found, wrong = scores(model, x[held_out], y[held_out], views)
         run.metrics({"tflop": tflop(model, parameters, len(kept)), **found})
-        run.text(" ".join(map(str, held_out[missed])), MISSED)
+        run.text(" ".join(map(str, held_out[wrong])), MISSED)
 
 
 def scores(
@@ -129,7 +129,15 @@ def table(candidates: dict[str, Model], views: dict[str, list[View]], chosen: st
             cells += [str(parameters.epochs), f"{measured[0]['tflop']:.0f}"]
             cells.append(paired(by_seed["1"], runs[chosen]["1"]))
             lines.append(f"| {candidate} | {' | '.join(cells)} |")
+    shown = [run for name in candidates for run in runs[name].values()]
+    common = set.intersection(*map(missed, shown)) if shown else set()
+    lines += ["", f"{len(common)} images are missed by each of these {len(shown)} networks."]
     return "\n".join(lines) + "\n"
+
+
+def missed(run: Run) -> set[str]:
+    """Which images a run's network misses."""
+    return set(load_text(f"runs:/{run.info.run_id}/{MISSED}").split())
 
 
 def paired(run: Run, other: Run) -> str:
@@ -137,10 +145,7 @@ def paired(run: Run, other: Run) -> str:
 
     Source: Q. McNemar (1947), in its exact form, the sign test.
     """
-    missed, also = (
-        set(load_text(f"runs:/{each.info.run_id}/{MISSED}").split()) for each in (run, other)
-    )
-    alone, other_alone = len(missed - also), len(also - missed)
+    alone, other_alone = len(missed(run) - missed(other)), len(missed(other) - missed(run))
     n = alone + other_alone
     tail = sum(comb(n, k) for k in range(min(alone, other_alone) + 1)) / 2**n
     return f"+{alone} −{other_alone}, p = {min(1, 2 * tail):.2f}" if n else "–"

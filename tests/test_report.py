@@ -46,6 +46,8 @@ def test_the_page_compares_point_by_point(metrics: Path) -> None:
     for version in ("v1", "v2", "v3", "vnew"):
         assert f"## {version}" in page
         assert f"figures/{version}-misclassified.png" in page
+    of_v1 = page.partition("## v1\n")[2].partition("## v2\n")[0]
+    assert "of doubtful label: " in of_v1
 
 
 @pytest.fixture
@@ -70,14 +72,17 @@ def ensemble(metrics: Path) -> Path:
 def test_an_ensemble_is_told_with_n_mean_spread_time_and_hardware(ensemble: Path) -> None:
     table = report.table(results.read(ensemble))
     assert (
-        "| v1, one network | 2 | **25.0 ± 7.1 (20.0 – 30.0)** | 99.750 ± 0.071 "
+        "| v1, one network | 2 | **25.0 ± 7.1 (20 – 30)** | 99.750 ± 0.071 "
         "(99.700 – 99.800) % | 20 ± 14 (10 – 30) s |" in table
     )
     assert "| v1-ensemble | 1 | **3** | 99.97 % | 40 s |" in table
     assert "Of its 3 errors 2 are among the 15 test images" in table
     page = report.page(results.read(ensemble))
     assert "## v1-ensemble" in page
-    assert "Test images that it misses: 5, 947, 9729; of doubtful label: 947, 9729." in page
+    assert (
+        "Test images that it misses: 5, 947, 9729. Of the 3 errors, of doubtful label: 947, 9729."
+        in page
+    )
     assert "ensemble/figures/v1-ensemble-misclassified.png" in page
 
 

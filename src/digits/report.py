@@ -148,6 +148,7 @@ def _section(version: str, results: Results) -> str:
             + f"| {version} | "
             + " | ".join("–" if r is None else _percent(r) for r in right)
             + " |",
+            seeds.doubtful(scores),
             *(f"![{version}: {name}](figures/{version}-{name}.png)" for name in figures),
         ]
     )

@@ -1,7 +1,8 @@
 """The ensemble's part of the written results: one network over several seeds, and all together."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from digits import evaluation
 from digits.results import ENSEMBLE, Ensemble, hardware
@@ -22,7 +23,7 @@ def table(ensemble: Ensemble) -> str:
         [
             "| | n | test errors | test accuracy | training time |",
             "|---|--:|--:|--:|--:|",
-            f"| {version}, one network | {n} | **{_spread(errors, '.1f')}** | "
+            f"| {version}, one network | {n} | **{_spread(errors, '.1f', '.0f')}** | "
             f"{_spread([100 * a for a in accuracy], '.3f')} % | {_spread(seconds, '.0f')} s |",
             f"| {ensemble.name} | 1 | **{test['errors']}** | {100 * test['accuracy']:.2f} % | "
             f"{whole} |",
@@ -36,14 +37,14 @@ def table(ensemble: Ensemble) -> str:
     )
 
 
-def _spread(values: Sequence[float], style: str) -> str:
+def _spread(values: Sequence[float], style: str, ends: str | None = None) -> str:
     if not values:
         return "–"
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     least, greatest = min(values), max(values)
     return (
         f"{statistics.mean(values):{style}} ± {deviation:{style}} "
-        f"({least:{style}} – {greatest:{style}})"
+        f"({least:{ends or style}} – {greatest:{ends or style}})"
     )
 
 
@@ -59,16 +60,21 @@ def section(ensemble: Ensemble) -> str:
         cells = ["–" if share is None else f"{100 * share:.2f} %" for share in right]
         lines.append(f"| {name} | {scores['test']['errors']} | {' | '.join(cells)} |")
     figures = ("comparison", f"{ensemble.name}-confusion", f"{ensemble.name}-misclassified")
-    doubtful = sorted(evaluation.DOUBTFUL.intersection(ensemble.scores["misclassified"]))
     return "\n\n".join(
         [
             f"## {ensemble.name}",
             "\n".join(lines),
-            f"Test images that it misses: {_listed(ensemble.scores['misclassified'])}; of doubtful "
-            f"label: {_listed(doubtful)}.",
+            f"Test images that it misses: {_listed(ensemble.scores['misclassified'])}. "
+            + doubtful(ensemble.scores),
             *(f"![{figure}](ensemble/figures/{figure}.png)" for figure in figures),
         ]
     )
+
+
+def doubtful(scores: Mapping[str, Any]) -> str:
+    """A sentence on the errors whose label is in doubt; for a report, not part of any score."""
+    found = evaluation.DOUBTFUL.intersection(scores["misclassified"])
+    return f"Of the {scores['test']['errors']} errors, of doubtful label: {_listed(sorted(found))}."
 
 
 def _listed(indices: Sequence[int]) -> str:
