@@ -52,7 +52,7 @@ TINY_PARAMS = {
     "seed": 1,
     "versions": list(TINY_MODELS),
     "ensemble": {"version": "v1", "seeds": [2]},
-    "views": {},
+    "views": {"v1": [{"rotation": -5}, {"down": 0.5}]},
     "models": TINY_MODELS,
 }
 

@@ -87,7 +87,7 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
         ("versions: [v1", "versions: [v1, v9", "versions: names that stand under `models`, each"),
         ("versions: [v1", "versions: [v1, v1", 'under `models`, each once, got "v1"'),
         ("versions: [", "versions: [] # [", "versions: one or more of those under `models`"),
-        ("version: v3", "version: v9", 'ensemble.version: one of `versions`, got "v9"'),
+        ("version: v4", "version: v9", 'ensemble.version: one of `versions`, got "v9"'),
         ("[2019,", "[2019, 2019,", "ensemble.seeds: expected one to four different seeds"),
         (
             "epochs: 15",

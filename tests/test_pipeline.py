@@ -15,7 +15,9 @@ from conftest import TINY_MODELS, make_project, run
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from digits import dataset, models
+from digits import dataset, evaluation, models
+from digits.augmentation import seen
+from digits.schema import View
 
 BIT_STABLE = (
     "dvc.lock",
@@ -111,6 +113,24 @@ def test_scores_have_train_and_test(project: Path) -> None:
     y = dataset.load(project / "data/mnist.npz").y_test
     wrong = sum(int(label) != digit for label, digit in zip(labels, y, strict=True))
     assert scores["test"]["errors"] == wrong
+    assert "test_without_views" not in scores
+
+
+def test_a_version_with_views_is_scored_with_and_without(
+    project: Path, store: MlflowClient
+) -> None:
+    mnist = dataset.load(project / "data/mnist.npz")
+    model = models.load(project / "data/models/v1.keras")
+    plain = models.predict(model, dataset.pixels(mnist.x_test))
+    looks = [seen(View(**view), mnist.x_test) for view in ({"rotation": -5}, {"down": 0.5})]
+    mean = np.mean([models.predict(model, np.asarray(look)) for look in looks], axis=0)
+    kept = np.load(project / "data/predictions/v1/probabilities_test.npy")
+    np.testing.assert_array_equal(kept, mean)
+    scores = json.loads((project / "metrics/scores/v1.json").read_text())
+    for part, probabilities in (("test", mean), ("test_without_views", plain)):
+        assert scores[part] == evaluation.score(probabilities, mnist.y_test)
+        logged = stage_run(store, "v1").data.metrics[f"{part}_loss"]
+        assert logged == scores[part]["loss"]
 
 
 def test_metrics_and_plots_are_shown(project: Path) -> None:
@@ -259,12 +279,14 @@ def test_an_ensemble_is_the_mean_of_its_members_and_complete(project: Path) -> N
     """As for any version: scores, labels, figures and a run; and `dvc repro` leaves it alone."""
     done = run(project, "dvc", "repro", "ensemble/dvc.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
-    members = [project / "data/models/v1.keras", project / "data/ensemble/models/v1-2.keras"]
-    x = dataset.pixels(dataset.load(project / "data/mnist.npz").x_test)
-    mean = np.mean([models.predict(models.load(path), x) for path in members], axis=0)
+    each = [
+        np.load(project / f"data/{name}/probabilities_test.npy")
+        for name in ("predictions/v1", "ensemble/predictions/v1-2")
+    ]
     predictions = project / "data/ensemble/predictions"
     kept = np.load(predictions / "v1-ensemble/probabilities_test.npy")
-    np.testing.assert_array_equal(kept, mean)
+    np.testing.assert_array_equal(kept, np.mean(each, axis=0))
+    assert not np.array_equal(*each)
     folder = project / "metrics/ensemble"
     assert files_of(folder / "scores") == {"v1.json", "v1-2.json", "v1-ensemble.json"}
     assert (folder / "scores/v1.json").read_text() == (

@@ -5,15 +5,18 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, digits, run
 
+from digits import config
+
 METRICS = ROOT / "metrics"
 REPORTED = json.loads((METRICS / "report-2018.json").read_text())["versions"]
 # Test accuracy that a correct implementation reaches, seed to seed.
-BOUNDS = {"v1": (0.974, 0.982), "v2": (0.980, 0.988), "v3": (0.988, 0.9935)}
+BOUNDS = {"v1": (0.974, 0.982), "v2": (0.980, 0.988), "v3": (0.988, 0.9935), "v4": (0.9955, 0.9985)}
 
 
 def scores(version: str) -> Any:
@@ -35,15 +38,32 @@ def test_the_first_epoch_has_the_reported_loss(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", REPORTED)
-def test_counts_are_consistent(version: str) -> None:
-    scored = scores(version)
-    assert scored["parameters"] == REPORTED[version]["parameters"]
+def test_the_networks_are_of_the_reported_size(version: str) -> None:
+    assert scores(version)["parameters"] == REPORTED[version]["parameters"]
+
+
+@pytest.mark.parametrize("path", METRICS.glob("**/scores/*.json"), ids=lambda path: path.stem)
+def test_counts_are_consistent(path: Path) -> None:
+    scored = json.loads(path.read_text())
     for part, images in (("train", 60_000), ("test", 10_000)):
         matrix = scored[part]["confusion_matrix"]
         assert sum(map(sum, matrix)) == images
         right = sum(matrix[digit][digit] for digit in range(10))
         assert scored[part]["errors"] == images - right
         assert scored[part]["accuracy"] == pytest.approx(right / images, abs=1e-6)
+    assert len(scored["misclassified"]) == scored["test"]["errors"]
+
+
+def test_the_ensemble_and_its_members_are_those_of_the_parameters() -> None:
+    params = config.load(ROOT / "params.yaml")
+    version, seeds = params.ensemble.version, params.ensemble.seeds
+    members = {version, *(f"{version}-{seed}" for seed in seeds)}
+    folder = METRICS / "ensemble"
+    assert {path.stem for path in (folder / "scores").glob("*")} == {
+        *members,
+        f"{version}-ensemble",
+    }
+    assert {path.stem for path in (folder / "history").glob("*")} == members - {version}
 
 
 def test_dvc_lock_belongs_to_the_code_and_the_parameters() -> None:
@@ -69,12 +89,12 @@ def test_report_and_readme_say_what_the_metrics_say() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("version", REPORTED)
-def test_results_were_made_with_the_pinned_libraries(version: str) -> None:
+@pytest.mark.parametrize("path", METRICS.glob("**/machine/*.json"), ids=lambda path: path.stem)
+def test_results_were_made_with_the_pinned_libraries(path: Path) -> None:
     pinned = dict(
         re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements/main.txt").read_text(), re.M)
     )
-    machine = json.loads((METRICS / "machine" / f"{version}.json").read_text())
+    machine = json.loads(path.read_text())
     assert {"keras", "numpy"} < set(machine)
     assert {"tensorflow", "tensorflow-cpu"} & set(machine)
     for name in set(machine) & set(pinned):

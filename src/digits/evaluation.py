@@ -10,6 +10,8 @@ from digits import CLASSES
 # Keras clips at the same value, so that a probability of 0 costs 16.1 and not infinity.
 SMALLEST = 1e-7
 
+WITHOUT_VIEWS = "test_without_views"  # scores of the test images as they are
+
 # Test images whose label got no majority when people labelled them anew. Source: C. Northcutt,
 # A. Athalye and J. Mueller, "Pervasive label errors in test sets" (2021), cleanlab/label-errors.
 DOUBTFUL = frozenset(

@@ -105,21 +105,25 @@ def train(
 def evaluate(network: Any, dataset: Dataset, views: Sequence[View] = ()) -> Probabilities:
     """The (n, 10) probabilities of `train` and `test` images.
 
-    They are the mean over the views of each image if any are given.
+    They are the mean over the views of each image if any are given; then there are those of
+    `test_without_views` too.
     """
     from digits import augmentation, models
 
-    def probabilities(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def probabilities(images: NDArray[np.uint8], views: Sequence[View]) -> NDArray[np.float32]:
         looks = [np.asarray(augmentation.seen(view, images)) for view in views]
         given = [models.predict(network, look) for look in looks or [pixels(images)]]
         mean: NDArray[np.float32] = np.mean(given, axis=0)
         return mean
 
-    return {part: probabilities(getattr(dataset, f"x_{part}")) for part in ("train", "test")}
+    parts = {"train": dataset.x_train, "test": dataset.x_test}
+    found = {part: probabilities(images, views) for part, images in parts.items()}
+    plain = {evaluation.WITHOUT_VIEWS: probabilities(dataset.x_test, [])} if views else {}
+    return found | plain
 
 
 def mean(given: Sequence[Probabilities]) -> Probabilities:
-    """The probabilities of an ensemble: the mean of its members', on `train` and `test` images."""
+    """The probabilities of an ensemble: the mean of its members', of the same images."""
     return {part: np.mean([each[part] for each in given], axis=0) for part in given[0]}
 
 
@@ -132,7 +136,11 @@ def scores(
     return {
         "parameters": sum(network.count_params() for network in networks),
         "train": evaluation.score(probabilities["train"], dataset.y_train),
-        "test": evaluation.score(probabilities["test"], dataset.y_test),
+        **{
+            part: evaluation.score(probabilities[part], dataset.y_test)
+            for part in ("test", evaluation.WITHOUT_VIEWS)
+            if part in probabilities
+        },
         "misclassified": evaluation.misclassified(probabilities["test"], dataset.y_test),
         "layers": models.describe(networks[0]),
     }
@@ -154,10 +162,11 @@ def log_scores(
 
 
 def final_metrics(scored: Mapping[str, Any]) -> dict[str, float]:
-    """train_loss, train_accuracy, train_errors, test_loss, test_accuracy and test_errors."""
+    """train_loss, train_accuracy, train_errors, test_loss, test_accuracy, test_errors, and more."""
     return {
         f"{part}_{name}": scored[part][name]
-        for part in ("train", "test")
+        for part in ("train", "test", evaluation.WITHOUT_VIEWS)
+        if part in scored
         for name in ("loss", "accuracy", "errors")
     }
 

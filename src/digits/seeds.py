@@ -32,8 +32,20 @@ def table(ensemble: Ensemble) -> str:
             f" the probabilities of these {n} networks ({', '.join(members)}), each trained on "
             f"{hardware(ensemble.machine)}. Of its {test['errors']} errors {doubtful} are "
             f"among the {len(evaluation.DOUBTFUL)} test images whose label people did not confirm "
-            "when asked anew (cleanlab/label-errors).",
+            "when asked anew (cleanlab/label-errors)." + _without_views(ensemble),
         ]
+    )
+
+
+def _without_views(ensemble: Ensemble) -> str:
+    part = evaluation.WITHOUT_VIEWS
+    if part not in ensemble.scores:
+        return ""
+    errors = [scores[part]["errors"] for scores in ensemble.members.values()]
+    return (
+        f" Without the views of params.yaml, which take as many forward passes an image, one "
+        f"network makes {_spread(errors, '.1f', '.0f')} errors and the ensemble "
+        f"{ensemble.scores[part]['errors']}."
     )
 
 
