@@ -84,6 +84,16 @@ def test_comparison_takes_versions_that_2018_did_not_have() -> None:
     assert "5" in said
 
 
+def test_long_names_do_not_overlap() -> None:
+    names = ["v4", "v4-2019", "v4-2020", "v4-2021", "v4-2022", "v4-ensemble"]
+    figure = plots.comparison({v: {"test": {"errors": 5}, "parameters": 100} for v in names}, {})
+    plots.png(figure)
+    angles = {label.get_rotation() for label in figure.axes[0].get_xticklabels()}
+    assert angles == {30.0}
+    figure = plots.comparison({v: {"test": {"errors": 5}, "parameters": 1} for v in names[:1]}, {})
+    assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {0.0}
+
+
 def test_the_same_figure_is_the_same_bytes(tiny: Dataset) -> None:
     one, other = (plots.png(plots.samples(tiny.x_train, tiny.y_train)) for _ in range(2))
     assert one == other

@@ -210,6 +210,8 @@ def _bars(axes: Axes, ours: Mapping[str, float], reported: Mapping[str, float]) 
             bars = axes.bar(centres, list(values.values()), width, label=label, color=color)
             axes.bar_label(bars, [f"{value:,.0f}" for value in values.values()], padding=2)
     axes.set_xticks(range(len(ours)), list(ours))
+    if len("".join(ours)) > 30:
+        axes.tick_params("x", labelrotation=30)
     axes.margins(y=0.15)
 
 
