@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT, TINY_MODELS
+from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 import search
-from digits import dataset
+from digits import config, dataset
 from digits.dataset import Dataset
+from digits.schema import Model
 
 yaml = YAML(typ="safe", pure=True)
 CANDIDATES = {
@@ -23,54 +25,81 @@ CANDIDATES = {
 }
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with one candidate and an empty table."""
-    for name in ("search", "docs"):
-        (tmp_path / name).mkdir()
-    with (tmp_path / "search/candidates.yaml").open("w") as file:
-        yaml.dump(CANDIDATES, file)
-    (tmp_path / "docs/v4.md").write_text("<!-- candidates -->\n<!-- /candidates -->\n")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(search, "HERE", tmp_path / "search")
-    monkeypatch.setattr(search, "ROOT", tmp_path)
-    monkeypatch.setattr(search, "HELD_OUT", 20)
-    yield tmp_path
-    mlflow.set_tracking_uri(None)
-
-
-def searched(project: Path, data: Dataset, *arguments: str) -> str:
-    """The table after a search."""
-    file = project / "mnist.npz"
+def searched(folder: Path, data: Dataset, *arguments: str) -> str:
+    """The table of a folder after a search."""
+    file = folder / "mnist.npz"
     dataset.save(data, file)
     done = CliRunner().invoke(search.main, ["--data", str(file), *arguments])
     assert not done.exception, done.output
-    return (project / "docs/v4.md").read_text()
+    return (folder / "docs/v4.md").read_text()
 
 
-def test_each_candidate_has_a_row_of_its_seeds_and_is_trained_once(
-    project: Path, tiny: Dataset
-) -> None:
-    table = searched(project, tiny, "--seeds", "2", "little")
-    first, second = search.finished()
-    errors = [run.data.metrics["val_errors"] for run in (first, second)]
-    turned = [run.data.metrics["val_errors.turned"] for run in (first, second)]
+def empty(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """A folder with two candidates and an empty table, in which the search then works."""
+    for name in ("search", "docs"):
+        (folder / name).mkdir(parents=True)
+    with (folder / "search/candidates.yaml").open("w") as file:
+        yaml.dump(CANDIDATES, file)
+    (folder / "docs/v4.md").write_text("<!-- candidates -->\n<!-- /candidates -->\n")
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    patch.setattr(search, "HERE", folder / "search")
+    patch.setattr(search, "ROOT", folder)
+    patch.setattr(search, "HELD_OUT", 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> Iterator[Path]:
+    """A folder after a search: two seeds of a candidate and one of another."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = empty(tmp_path_factory.mktemp("search") / "project", patch)
+        searched(folder, tiny, "--seeds", "2", "little")
+        searched(folder, tiny, "less")
+        yield folder
+    mlflow.set_tracking_uri(None)
+
+
+def found(name: str, seed: str = "1") -> Run:
+    (run,) = (run for run in search.finished() if search.key(run) == (name, seed))
+    return run
+
+
+def test_each_candidate_has_a_row_of_its_seeds(project: Path) -> None:
+    table = (project / "docs/v4.md").read_text()
+    runs = found("little", "1"), found("little", "2")
+    errors = [run.data.metrics["val_errors"] for run in runs]
+    turned = [run.data.metrics["val_errors.turned"] for run in runs]
     assert all(0 <= number <= 20 for number in errors + turned)
     mean, spread = np.mean(errors), np.std(errors, ddof=1)
     assert f"| little | 2 | {mean:.1f} ± {spread:.1f} | {np.mean(turned):.1f} ±" in table
+
+
+def test_what_is_trained_is_not_trained_again(project: Path, tiny: Dataset) -> None:
+    table = (project / "docs/v4.md").read_text()
     assert searched(project, tiny, "--seeds", "2", "little") == table
-    assert len(search.finished()) == 2
+    assert len(search.finished()) == 3
 
 
-def test_the_test_images_make_no_difference(project: Path, tiny: Dataset) -> None:
+def test_two_runs_are_compared_image_by_image(project: Path, tiny: Dataset) -> None:
+    table = (project / "docs/v4.md").read_text()
+    less, little = search.missed(found("less")), search.missed(found("little"))
+    (row,) = (line for line in table.splitlines() if line.startswith("| less |"))
+    assert f"| +{len(less - little)} −{len(little - less)}, p = " in row
+    held_out = dataset.hold_out(tiny.y_train, 20, search.SPLIT_SEED)[1]
+    assert less | little <= set(map(str, held_out))
+    everywhere = less & little & search.missed(found("little", "2"))
+    assert f"{len(everywhere)} images are missed by each of these 3 networks" in table
+
+
+def test_the_test_images_make_no_difference(
+    project: Path, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = found("little").data.metrics
     blank = Dataset(tiny.x_train, tiny.y_train, tiny.x_test * 0, tiny.y_test * 0)
-    searched(project, blank, "little")
-    (before,) = search.finished()
-    mlflow.delete_run(before.info.run_id)
-    searched(project, tiny, "little")
-    (after,) = search.finished()
+    searched(empty(tmp_path / "blank", monkeypatch), blank, "little")
+    after = found("little").data.metrics
     for name in ("loss", "val_errors", "val_loss", "val_errors.turned"):
-        assert after.data.metrics[name] == before.data.metrics[name]
+        assert after[name] == before[name]
 
 
 def test_the_candidates_are_those_of_the_table() -> None:
@@ -79,14 +108,5 @@ def test_the_candidates_are_those_of_the_table() -> None:
     table = text.partition("<!-- candidates -->")[2].partition("<!-- /candidates -->")[0]
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
     assert rows == [name for name in known if name not in ("chosen", "views")]
-
-
-def test_two_runs_are_compared_image_by_image(project: Path, tiny: Dataset) -> None:
-    table = searched(project, tiny, "little", "less")
-    missed = {search.key(run)[0]: search.missed(run) for run in search.finished()}
-    alone, other = missed["less"] - missed["little"], missed["little"] - missed["less"]
-    (row,) = (line for line in table.splitlines() if line.startswith("| less |"))
-    assert f"| +{len(alone)} −{len(other)}, p = " in row
-    held_out = dataset.hold_out(tiny.y_train, 20, search.SPLIT_SEED)[1]
-    assert set.union(*missed.values()) <= set(map(str, held_out))
-    assert f"{len(missed['less'] & missed['little'])} images are missed by each of these 2" in table
+    chosen = Model.model_validate(known[known["chosen"]])
+    assert config.load(ROOT / "params.yaml").model("v4") == chosen
