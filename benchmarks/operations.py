@@ -27,7 +27,7 @@ def main(version: str) -> None:
     mnist = dataset.load(paths.DATA)
     parameters = params.model(version)
     size = parameters.batch_size
-    model = models.build(parameters, params.seed)
+    model = models.build(parameters, params.seed, len(mnist.x_train))
     run = graph.steps(model, mnist.x_train, mnist.y_train, params.seed)
     order = tf.range(STEPS * size)
     run(order, np.int32(0), np.int32(3 * size), size)

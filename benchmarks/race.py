@@ -54,7 +54,10 @@ def race(version: str, params: Params, dataset: Dataset, epochs: int) -> dict[st
         its seconds to ours; FLOP/s of ours and of a matrix product.
     """
     parameters = params.model(version)
-    ours, plain, report = (Contender(models.build(parameters, params.seed)) for _ in range(3))
+    images = len(dataset.x_train)
+    ours, plain, report = (
+        Contender(models.build(parameters, params.seed, images)) for _ in range(3)
+    )
     for rival in (plain, report):
         rival.model.compile(  # with Keras's own defaults
             optimizer=rival.model.optimizer, loss=rival.model.loss, metrics=["accuracy"]

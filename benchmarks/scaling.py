@@ -21,7 +21,7 @@ def main(version: str) -> None:
     told = []
     for size in SIZES:  # ascending, as the peak does
         epochs = training.fit(
-            models.build(parameters, params.seed),
+            models.build(parameters, params.seed, size),
             mnist.x_train[:size],
             mnist.y_train[:size],
             epochs=2,  # the first one compiles

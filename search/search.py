@@ -1,35 +1,33 @@
 """Compare candidates for v4 on held-out training images; the test images are never looked at.
 
-    python search/search.py --seeds 2 pooled wide   # train what MLflow's v4-search does not have
+    python search/search.py --seeds 2 pooled wide   # train what results.csv does not have
     python search/search.py                         # train nothing; write the table in docs/v4.md
 
 Each candidate of candidates.yaml is a block as under `models` in params.yaml. It trains on 50,000
 of the training images. The other 10,000, the same ones for every candidate and seed, are scored
-once, at the end, as they are and in the views of candidates.yaml.
+once, at the end, as they are and in the views of candidates.yaml. A training is a run in MLflow's
+experiment v4-search and a line of results.csv, from which the table is made.
 """
 
-from collections import defaultdict
-from functools import partial
+import csv
+import hashlib
 from math import comb
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import click
-import numpy as np
-from mlflow.artifacts import load_text
-from mlflow.entities import Run
-from mlflow.tracking import MlflowClient
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 from digits import dataset, environment, evaluation, files, models, report, tracking, training
-from digits.augmentation import seen
+from digits.prediction import probabilities
 from digits.schema import Model, View
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]
 EXPERIMENT, HELD_OUT, SPLIT_SEED = "v4-search", 10_000, 2018
-MISSED = "missed.txt"  # artifact of a run: which of the held-out images, by place in x_train
+
+Result = dict[str, str]
 
 
 @click.command()
@@ -37,25 +35,29 @@ MISSED = "missed.txt"  # artifact of a run: which of the held-out images, by pla
 @click.option("--data", default=ROOT / "data/mnist.npz", type=Path)
 @click.argument("names", nargs=-1)
 def main(seeds: int, data: Path, names: tuple[str, ...]) -> None:
-    tracking.connect(ROOT, EXPERIMENT)
     told = YAML(typ="safe", pure=True).load((HERE / "candidates.yaml").read_text(encoding="utf-8"))
     views = TypeAdapter(dict[str, list[View]]).validate_python(told.pop("views"))
     chosen = told.pop("chosen")
     candidates = TypeAdapter(dict[str, Model]).validate_python(told)
-    mnist = dataset.load(data)
+    if unknown := set(names) - set(candidates):
+        raise click.UsageError(f"{', '.join(unknown)}: not in {HERE / 'candidates.yaml'}")
+    if names:
+        mnist = dataset.load(data)
+        tracking.connect(ROOT, EXPERIMENT)
     for seed in range(1, seeds + 1):
         for name in names:
-            if (name, str(seed)) not in {key(run) for run in finished()}:
+            if (name, str(seed)) not in {(r["candidate"], r["seed"]) for r in results()}:
                 train(name, candidates[name], seed, mnist.x_train, mnist.y_train, views)
     page = ROOT / "docs/v4.md"
     text = (files.read_bytes(page) or b"").decode()
-    files.write_text(page, report.in_readme(text, "candidates", table(candidates, views, chosen)))
+    shown = table(candidates, list(views), chosen, results())
+    files.write_text(page, report.in_readme(text, "candidates", shown))
 
 
 def train(
     name: str, parameters: Model, seed: int, x: Any, y: Any, views: dict[str, list[View]]
 ) -> None:
-    """Train one candidate on most of the images and score it on the others, as one run."""
+    """Train one candidate on most of the images and score it on the others."""
     kept, held_out = dataset.hold_out(y, HELD_OUT, SPLIT_SEED)
     with tracking.start(f"{name} {seed}", experiment=EXPERIMENT) as run:
         run.tags({"candidate": name, "seed": seed, **environment.code(), **environment.machine()})
@@ -74,86 +76,89 @@ def train(
             ),
         )
         models.save(model, HERE / "models" / f"{name}-{seed}.keras")
-        found, wrong = scores(model, x[held_out], y[held_out], views)
-        run.metrics({"tflop": tflop(model, parameters, len(kept)), **found})
-        run.text(" ".join(map(str, held_out[wrong])), MISSED)
-
-
-def scores(
-    model: Any, x: Any, y: Any, views: dict[str, list[View]]
-) -> tuple[dict[str, float], list[int]]:
-    """Loss and errors of the images as they are, errors by name of the views; what is missed."""
-    look = partial(models.predict, model)
-    as_they_are = look(dataset.pixels(x))
-    scored = evaluation.score(as_they_are, y)
-    found = {"val_errors": scored["errors"], "val_loss": scored["loss"]}
-    for name, several in views.items():
-        given = np.mean([look(np.asarray(seen(view, x))) for view in several], axis=0)
-        found[f"val_errors.{name}"] = evaluation.score(given, y)["errors"]
-    return found, evaluation.misclassified(as_they_are, y)
+        seen = {"as_they_are": [], **views}
+        given = {look: probabilities(model, x[held_out], how) for look, how in seen.items()}
+        scored = {look: evaluation.score(p, y[held_out]) for look, p in given.items()}
+        errors = {f"val_errors.{look}": score["errors"] for look, score in scored.items()}
+        cost = {"tflop": tflop(model, parameters, len(kept))}
+        run.metrics({**errors, **cost, "val_loss": scored["as_they_are"]["loss"]})
+        missed = held_out[evaluation.misclassified(given["as_they_are"], y[held_out])]
+        identity = {"candidate": name, "seed": seed, "model": digest(parameters)}
+        record({**identity, **errors, **cost, "missed": " ".join(map(str, missed))})
 
 
 def tflop(model: Any, parameters: Model, images: int) -> float:
     """Of a whole training: 3 times the forward pass's multiply-adds, 2 operations each."""
-    return 6e-12 * models.multiply_adds(model) * images * parameters.epochs
+    return round(6e-12 * models.multiply_adds(model) * images * parameters.epochs, 1)
 
 
-def finished() -> list[Run]:
-    client = MlflowClient()
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    ids = [experiment.experiment_id] if experiment else []
-    return list(client.search_runs(ids, "attributes.status = 'FINISHED'", max_results=1000))
+def digest(parameters: Model) -> str:
+    """Tells one block of parameters from another."""
+    text = parameters.model_dump_json(exclude_unset=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def key(run: Run) -> tuple[str, str]:
-    return run.data.tags["candidate"], run.data.tags["seed"]
+def results() -> list[Result]:
+    """The lines of results.csv."""
+    path = HERE / "results.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def table(candidates: dict[str, Model], views: dict[str, list[View]], chosen: str) -> str:
+def record(result: dict[str, Any]) -> None:
+    """Add a line to results.csv."""
+    path = HERE / "results.csv"
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(result), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(result)
+
+
+def table(
+    candidates: dict[str, Model], views: list[str], chosen: str, results: list[Result]
+) -> str:
     """Mean ± standard deviation of validation errors, in the order of candidates.yaml."""
-    runs: dict[str, dict[str, Run]] = defaultdict(dict)
-    for run in finished():
-        name, seed = key(run)
-        runs[name][seed] = run
-    names = ["val_errors", *(f"val_errors.{name}" for name in views)]
+    names = ["as_they_are", *views]
     lines = [
         f"| candidate | n | as they are | {' | '.join(views)} | epochs | TFLOP "
         f"| against {chosen} |",
         "|---|--:|--:|" + "--:|" * len(views) + "--:|--:|--:|",
     ]
+    (reference,) = (r for r in results if (r["candidate"], r["seed"]) == (chosen, "1"))
     for candidate, parameters in candidates.items():
-        if by_seed := runs[candidate]:
-            measured = [run.data.metrics for run in by_seed.values()]
-            cells = [str(len(measured))]
-            cells += [_spread([metrics[name] for metrics in measured]) for name in names]
-            cells += [str(parameters.epochs), f"{measured[0]['tflop']:.0f}"]
-            cells.append(paired(by_seed["1"], runs[chosen]["1"]))
+        if seeds := [r for r in results if r["candidate"] == candidate]:
+            cells = [str(len(seeds))]
+            cells += [_spread([int(r[f"val_errors.{name}"]) for r in seeds]) for name in names]
+            cells += [str(parameters.epochs), f"{float(seeds[0]['tflop']):.0f}"]
+            cells.append(paired(seeds[0], reference))
             lines.append(f"| {candidate} | {' | '.join(cells)} |")
-    shown = [run for name in candidates for run in runs[name].values()]
-    common = set.intersection(*map(missed, shown)) if shown else set()
-    lines += ["", f"{len(common)} images are missed by each of these {len(shown)} networks."]
+    common = set.intersection(*map(missed, results))
+    lines += ["", f"{len(common)} images are missed by each of these {len(results)} networks."]
     return "\n".join(lines) + "\n"
 
 
-def missed(run: Run) -> set[str]:
-    """Which images a run's network misses."""
-    return set(load_text(f"runs:/{run.info.run_id}/{MISSED}").split())
+def missed(result: Result) -> set[str]:
+    """Which images a network misses, by their place among the 60,000."""
+    return set(result["missed"].split())
 
 
-def paired(run: Run, other: Run) -> str:
+def paired(one: Result, other: Result) -> str:
     """How many images either misses alone, and how probable so unequal a split is by chance.
 
     Source: Q. McNemar (1947), in its exact form, the sign test.
     """
-    alone, other_alone = len(missed(run) - missed(other)), len(missed(other) - missed(run))
+    alone, other_alone = len(missed(one) - missed(other)), len(missed(other) - missed(one))
     n = alone + other_alone
     tail = sum(comb(n, k) for k in range(min(alone, other_alone) + 1)) / 2**n
     return f"+{alone} −{other_alone}, p = {min(1, 2 * tail):.2f}" if n else "–"
 
 
-def _spread(values: list[float]) -> str:
-    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{mean(values):.1f}{spread}" if spread else f"{values[0]:.0f}"
+def _spread(values: list[int]) -> str:
+    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else str(values[0])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ IMAGES = np.random.default_rng(0).random((4, 28, 28, 1), dtype=np.float32)
 
 @pytest.mark.parametrize("version", REPORTED)
 def test_parameter_counts_are_those_of_the_report(version: str) -> None:
-    model = models.build(PARAMS.model(version), seed=1)
+    model = models.build(PARAMS.model(version), seed=1, images=1000)
     assert model.count_params() == REPORTED[version]["parameters"]
     described = models.describe(model)
     assert sum(layer["parameters"] for layer in described) == REPORTED[version]["parameters"]
@@ -32,7 +32,7 @@ def test_parameter_counts_are_those_of_the_report(version: str) -> None:
 
 @pytest.mark.parametrize("version", REPORTED)
 def test_optimizer_and_loss_are_keras_defaults(version: str) -> None:
-    model = models.build(PARAMS.model(version), seed=1)
+    model = models.build(PARAMS.model(version), seed=1, images=1000)
     given, default = model.optimizer.get_config(), keras.optimizers.Adam().get_config()
     assert given | {"name": ""} == default | {"name": ""}
     assert isinstance(model.loss, keras.losses.CategoricalCrossentropy)

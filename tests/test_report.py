@@ -64,6 +64,7 @@ def ensemble(metrics: Path) -> Path:
     for name in ("history/v1.csv", "timing/v1.json", "machine/v1.json"):
         (folder / name).parent.mkdir()
         shutil.copy(metrics / name, folder / name.replace("v1", "v1-7"))
+    shutil.copy(folder / "scores/v1.json", metrics / "scores/v1.json")
     (metrics / "timing" / "v1.json").write_text('{"training_seconds": 10.0}')
     (folder / "timing" / "v1-7.json").write_text('{"training_seconds": 30.0}')
     return metrics
@@ -90,8 +91,15 @@ def test_an_ensembles_time_is_not_told_of_another_training(ensemble: Path) -> No
     history = ensemble / "ensemble" / "history" / "v1-7.csv"
     history.write_text(history.read_text().replace("0.9", "0.8"))
     table = report.table(results.read(ensemble))
-    assert "| 10 ± 0 (10 – 10) s |" in table
+    assert "(99.700 – 99.800) % | – |" in table
     assert "| v1-ensemble | 1 | **3** | 99.97 % | – |" in table
+
+
+def test_an_ensemble_is_not_told_beside_another_training_of_its_version(ensemble: Path) -> None:
+    scores = json.loads((ensemble / "scores" / "v1.json").read_text())
+    scores["test"]["loss"] += 0.1
+    (ensemble / "scores" / "v1.json").write_text(json.dumps(scores))
+    assert "v1-ensemble" not in report.page(results.read(ensemble))
 
 
 def test_only_what_stands_between_the_marks_of_the_readme_is_replaced() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT, TINY_MODELS
-from mlflow.entities import Run
+from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 import search
-from digits import config, dataset
+from digits import config, dataset, tracking
 from digits.dataset import Dataset
 from digits.schema import Model
 
@@ -59,28 +59,39 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> Iterator
     mlflow.set_tracking_uri(None)
 
 
-def found(name: str, seed: str = "1") -> Run:
-    (run,) = (run for run in search.finished() if search.key(run) == (name, seed))
-    return run
+def found(name: str, seed: str = "1") -> search.Result:
+    (result,) = (r for r in search.results() if (r["candidate"], r["seed"]) == (name, seed))
+    return result
 
 
 def test_each_candidate_has_a_row_of_its_seeds(project: Path) -> None:
     table = (project / "docs/v4.md").read_text()
-    runs = found("little", "1"), found("little", "2")
-    errors = [run.data.metrics["val_errors"] for run in runs]
-    turned = [run.data.metrics["val_errors.turned"] for run in runs]
+    results = found("little", "1"), found("little", "2")
+    errors = [int(result["val_errors.as_they_are"]) for result in results]
+    turned = [int(result["val_errors.turned"]) for result in results]
     assert all(0 <= number <= 20 for number in errors + turned)
     mean, spread = np.mean(errors), np.std(errors, ddof=1)
     assert f"| little | 2 | {mean:.1f} ± {spread:.1f} | {np.mean(turned):.1f} ±" in table
 
 
+def test_each_training_is_a_run(project: Path) -> None:
+    tracking.connect(project, search.EXPERIMENT)
+    runs = mlflow.search_runs(experiment_names=[search.EXPERIMENT], output_format="list")
+    logged = {(run.data.tags["candidate"], run.data.tags["seed"]): run for run in runs}
+    assert set(logged) == {("little", "1"), ("little", "2"), ("less", "1")}
+    for (name, seed), run in logged.items():
+        assert run.info.status == "FINISHED"
+        errors = found(name, seed)["val_errors.turned"]
+        assert run.data.metrics["val_errors.turned"] == int(errors)
+
+
 def test_what_is_trained_is_not_trained_again(project: Path, tiny: Dataset) -> None:
     table = (project / "docs/v4.md").read_text()
     assert searched(project, tiny, "--seeds", "2", "little") == table
-    assert len(search.finished()) == 3
+    assert len(search.results()) == 3
 
 
-def test_two_runs_are_compared_image_by_image(project: Path, tiny: Dataset) -> None:
+def test_two_networks_are_compared_image_by_image(project: Path, tiny: Dataset) -> None:
     table = (project / "docs/v4.md").read_text()
     less, little = search.missed(found("less")), search.missed(found("little"))
     (row,) = (line for line in table.splitlines() if line.startswith("| less |"))
@@ -94,19 +105,27 @@ def test_two_runs_are_compared_image_by_image(project: Path, tiny: Dataset) -> N
 def test_the_test_images_make_no_difference(
     project: Path, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = found("little").data.metrics
+    before = found("little")
     blank = Dataset(tiny.x_train, tiny.y_train, tiny.x_test * 0, tiny.y_test * 0)
     searched(empty(tmp_path / "blank", monkeypatch), blank, "little")
-    after = found("little").data.metrics
-    for name in ("loss", "val_errors", "val_loss", "val_errors.turned"):
-        assert after[name] == before[name]
+    assert found("little") == before
 
 
-def test_the_candidates_are_those_of_the_table() -> None:
+def test_an_unknown_candidate_is_named(project: Path) -> None:
+    done = CliRunner().invoke(search.main, ["litle"])
+    assert done.exit_code == 2
+    assert "litle: not in" in done.output
+
+
+def test_the_table_is_that_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And these are of the candidates as they stand, of which the chosen one is v4."""
+    monkeypatch.setattr(search, "HERE", ROOT / "search")
     known = yaml.load((ROOT / "search/candidates.yaml").read_text())
-    text = (ROOT / "docs/v4.md").read_text()
-    table = text.partition("<!-- candidates -->")[2].partition("<!-- /candidates -->")[0]
-    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
-    assert rows == [name for name in known if name not in ("chosen", "views")]
-    chosen = Model.model_validate(known[known["chosen"]])
-    assert config.load(ROOT / "params.yaml").model("v4") == chosen
+    views, chosen = list(known.pop("views")), known.pop("chosen")
+    candidates = TypeAdapter(dict[str, Model]).validate_python(known)
+    results = search.results()
+    assert {r["candidate"]: r["model"] for r in results} == {
+        name: search.digest(block) for name, block in candidates.items()
+    }
+    assert search.table(candidates, views, chosen, results) in (ROOT / "docs/v4.md").read_text()
+    assert config.load(ROOT / "params.yaml").model("v4") == candidates[chosen]

@@ -105,8 +105,8 @@ def train(
     parameters.model(version)
     if seed == parameters.seed:
         raise DigitsError(
-            f"{params}: ensemble.seeds: {seed} is `seed`, with which {version} itself is trained; "
-            "expected another"
+            f"{params}: seed: {seed}, with which {version} itself is trained; expected another one "
+            "for --seed (of the ensemble: ensemble.seeds)"
         )
     mnist = dataset.load(data)
     reported = files.read_json(reference)["versions"]
@@ -234,7 +234,7 @@ def ensemble(
     with tracking.start(name) as run:
         run.tags(recording.tags(name, {}))
         run.parameters({"model": name, "ensemble.members": ", ".join(loaded)})
-        probabilities = pipeline.mean(list(of_each.values()))
+        probabilities = pipeline.together(list(of_each.values()))
         scored = pipeline.scores(list(loaded.values()), mnist, probabilities)
         pipeline.log_scores(name, scored, mnist, probabilities, run)
         click.echo(pipeline.summary(name, scored))
@@ -249,7 +249,7 @@ def ensemble(
 @path_option("--figures", "The folder to write figures to.")
 @path_option("--history", "The folder of histories, for learning curves.", False)
 @path_option("--curves", "The CSV file to write: all learning curves in one table.", False)
-@click.option("--only", help="Compare all, and draw this version alone.")
+@click.option("--only", help="Compare all, and draw the errors of this one alone.")
 def plot(
     data: Path,
     reference: Path,
@@ -272,8 +272,9 @@ def plot(
         values = scored[version]
         probabilities = files.read_array(predictions / version / "probabilities_test.npy")
         matrix = values["test"]["confusion_matrix"]
+        if not only:
+            drawn[f"{version}-layers"] = plots.layers(version, values["layers"])
         drawn |= {
-            f"{version}-layers": plots.layers(version, values["layers"]),
             f"{version}-confusion": plots.confusion(version, matrix, "test"),
             f"{version}-misclassified": plots.misclassified(
                 version, mnist.x_test, mnist.y_test, probabilities
@@ -301,6 +302,12 @@ def report(check: bool, metrics: Path, readme: Path) -> None:
     from digits import results as measured
 
     results = measured.read(metrics)
+    if results.ensemble is None and (metrics / "ensemble").exists():
+        click.echo(
+            f"{metrics / 'ensemble'}: of a version that has since changed, and left out of the "
+            "report; `make ensemble` makes it anew",
+            err=True,
+        )
     page = (files.read_bytes(readme) or b"").decode()
     page = report.in_readme(page, "results", report.table(results))
     benchmark = metrics / "benchmark.json"

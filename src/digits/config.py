@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -95,6 +95,8 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
             kind = kind.model_fields[str(key)].annotation
         else:  # list[X] or dict[str, X]
             kind = get_args(kind)[-1]
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
         if type(None) in get_args(kind):  # X | None
             kind = get_args(kind)[0]
     return list(kind.model_fields)

@@ -108,23 +108,19 @@ def evaluate(network: Any, dataset: Dataset, views: Sequence[View] = ()) -> Prob
     They are the mean over the views of each image if any are given; then there are those of
     `test_without_views` too.
     """
-    from digits import augmentation, models
+    from digits import prediction
 
-    def probabilities(images: NDArray[np.uint8], views: Sequence[View]) -> NDArray[np.float32]:
-        looks = [np.asarray(augmentation.seen(view, images)) for view in views]
-        given = [models.predict(network, look) for look in looks or [pixels(images)]]
-        mean: NDArray[np.float32] = np.mean(given, axis=0)
-        return mean
-
-    parts = {"train": dataset.x_train, "test": dataset.x_test}
-    found = {part: probabilities(images, views) for part, images in parts.items()}
-    plain = {evaluation.WITHOUT_VIEWS: probabilities(dataset.x_test, [])} if views else {}
-    return found | plain
+    asked = {"train": (dataset.x_train, views), "test": (dataset.x_test, views)}
+    if views:
+        asked[evaluation.WITHOUT_VIEWS] = (dataset.x_test, ())
+    return {part: prediction.probabilities(network, *how) for part, how in asked.items()}
 
 
-def mean(given: Sequence[Probabilities]) -> Probabilities:
-    """The probabilities of an ensemble: the mean of its members', of the same images."""
-    return {part: np.mean([each[part] for each in given], axis=0) for part in given[0]}
+def together(given: Sequence[Probabilities]) -> Probabilities:
+    """The probabilities of an ensemble from those of its members, of the same images."""
+    from digits import prediction
+
+    return {part: prediction.mean([each[part] for each in given]) for part in given[0]}
 
 
 def scores(

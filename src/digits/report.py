@@ -19,7 +19,7 @@ def training_time(results: Results) -> Figure:
 
 
 def in_readme(readme: str, name: str, text: str) -> str:
-    """The README with what stands between its marks `<!-- name -->` and `<!-- /name -->` replaced.
+    """A page with what stands between its marks `<!-- name -->` and `<!-- /name -->` replaced.
 
     Raises:
         DigitsError: the marks are not there.
@@ -28,7 +28,7 @@ def in_readme(readme: str, name: str, text: str) -> str:
     before, start, rest = readme.partition(first)
     _, end, after = rest.partition(last)
     if not (start and end):
-        raise DigitsError(f"README: expected the lines {first.strip()} and {last.strip()}")
+        raise DigitsError(f"the page: expected the lines {first.strip()} and {last.strip()}")
     return f"{before}{start}{text}{end}{after}"
 
 

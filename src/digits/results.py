@@ -1,6 +1,6 @@
 """What the metrics folder holds, read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ class Ensemble:
         scores: of the ensemble.
         members: the scores of each member, by its name.
         seconds: of training, by member; None where the time is not that of the training.
-        machine: that the last member was trained on.
+        machines: that the members were trained on, in words.
     """
 
     name: str
     scores: Mapping[str, Any]
     members: Mapping[str, Mapping[str, Any]]
     seconds: Mapping[str, float | None]
-    machine: Mapping[str, str]
+    machines: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,17 @@ def read(metrics: Path) -> Results:
         notes=reference["notes"],
         reported=reference["versions"],
         reported_hardware=reference["hardware"],
-        scores={v: files.read_json(metrics / "scores" / f"{v}.json") for v in versions},
+        scores={v: _scores(metrics, v) for v in versions},
         timing={v: _timing(metrics, v) for v in versions},
         machine={v: _machine(metrics, v) for v in versions},
         epochs={v: len(columns["epoch"]) for v, columns in history.items()},
         first_loss={v: columns["loss"][0] for v, columns in history.items()},
         ensemble=_ensemble(metrics, versions),
     )
+
+
+def _scores(folder: Path, version: str) -> Any:
+    return files.read_json(folder / "scores" / f"{version}.json")
 
 
 def _machine(folder: Path, version: str) -> Any:
@@ -87,17 +91,19 @@ def _timing(folder: Path, version: str) -> Any:
 
 
 def _ensemble(metrics: Path, versions: list[str]) -> Ensemble | None:
+    """The ensemble, unless its version has since been trained to another result."""
     folder = metrics / "ensemble"
     found = {p.stem: files.read_json(p) for p in sorted((folder / "scores").glob("*.json"))}
-    name = next((name for name in found if name.endswith(ENSEMBLE)), None)
-    if name is None:
+    name = next((name for name in found if name.endswith(ENSEMBLE)), "")
+    version = name.removesuffix(ENSEMBLE)
+    if version not in versions or found.get(version) != _scores(metrics, version):
         return None
     scores = found.pop(name)
-    home = {member: metrics if member in versions else folder for member in found}
+    home = {member: metrics if member == version else folder for member in found}
     return Ensemble(
         name=name,
         scores=scores,
         members=found,
         seconds={m: _timing(home[m], m)["training_seconds"] for m in found},
-        machine=_machine(home[max(found)], max(found)),
+        machines=sorted({hardware(_machine(home[m], m)) for m in found}),
     )

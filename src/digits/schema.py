@@ -133,8 +133,9 @@ class Model(Strict):
 
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> "Model":
-        if self.schedule and self.schedule.warmup >= self.epochs:
-            raise _expected(f"schedule.warmup below the {self.epochs} epochs", self.schedule.warmup)
+        most = self.epochs - 1
+        if self.schedule and self.schedule.warmup > most:
+            raise _expected(f"schedule.warmup of at most {most} epochs", self.schedule.warmup)
         return self
 
     @field_validator("layers")
@@ -180,7 +181,7 @@ class Ensemble(Strict):
     """A version and the same version trained with other seeds, whose probabilities are averaged.
 
     Attributes:
-        version: one of `versions`, which is itself the first member.
+        version: one of `models`, which is itself the first member.
         seeds: of the other members.
     """
 
@@ -230,8 +231,8 @@ class Params(Strict):
         for index, version in enumerate(self.versions):
             if version not in self.models or version in self.versions[:index]:
                 raise _expected("versions: names that stand under `models`, each once", version)
-        if self.ensemble.version not in self.versions:
-            raise _expected("ensemble.version: one of `versions`", self.ensemble.version)
+        if self.ensemble.version not in self.models:
+            raise _expected("ensemble.version: a name under `models`", self.ensemble.version)
         for version in self.views:
             if version not in self.models:
                 raise _expected("views: names that stand under `models`", version)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from digits import evaluation
-from digits.results import ENSEMBLE, Ensemble, hardware
+from digits.results import ENSEMBLE, Ensemble
 
 
 def table(ensemble: Ensemble) -> str:
@@ -15,7 +15,9 @@ def table(ensemble: Ensemble) -> str:
     errors = [scores["test"]["errors"] for scores in members.values()]
     accuracy = [scores["test"]["accuracy"] for scores in members.values()]
     seconds = [told for told in ensemble.seconds.values() if told is not None]
-    whole = f"{sum(seconds):.0f} s" if len(seconds) == n else "–"
+    of_one, of_all = "–", "–"
+    if len(seconds) == n:
+        of_one, of_all = f"{_spread(seconds, '.0f')} s", f"{sum(seconds):.0f} s"
     version = ensemble.name.removesuffix(ENSEMBLE)
     test = ensemble.scores["test"]
     doubtful = sum(index in evaluation.DOUBTFUL for index in ensemble.scores["misclassified"])
@@ -24,13 +26,13 @@ def table(ensemble: Ensemble) -> str:
             "| | n | test errors | test accuracy | training time |",
             "|---|--:|--:|--:|--:|",
             f"| {version}, one network | {n} | **{_spread(errors, '.1f', '.0f')}** | "
-            f"{_spread([100 * a for a in accuracy], '.3f')} % | {_spread(seconds, '.0f')} s |",
+            f"{_spread([100 * a for a in accuracy], '.3f')} % | {of_one} |",
             f"| {ensemble.name} | 1 | **{test['errors']}** | {100 * test['accuracy']:.2f} % | "
-            f"{whole} |",
+            f"{of_all} |",
             "",
             "Mean ± standard deviation (least – greatest) over n seeds; the ensemble is the mean of"
             f" the probabilities of these {n} networks ({', '.join(members)}), each trained on "
-            f"{hardware(ensemble.machine)}. Of its {test['errors']} errors {doubtful} are "
+            f"{' or '.join(ensemble.machines)}. Of its {test['errors']} errors {doubtful} are "
             f"among the {len(evaluation.DOUBTFUL)} test images whose label people did not confirm "
             "when asked anew (cleanlab/label-errors)." + _without_views(ensemble),
         ]
@@ -50,8 +52,6 @@ def _without_views(ensemble: Ensemble) -> str:
 
 
 def _spread(values: Sequence[float], style: str, ends: str | None = None) -> str:
-    if not values:
-        return "–"
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     least, greatest = min(values), max(values)
     return (
