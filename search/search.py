@@ -154,7 +154,9 @@ def paired(one: Result, other: Result) -> str:
     alone, other_alone = len(missed(one) - missed(other)), len(missed(other) - missed(one))
     n = alone + other_alone
     tail = sum(comb(n, k) for k in range(min(alone, other_alone) + 1)) / 2**n
-    return f"+{alone} −{other_alone}, p = {min(1, 2 * tail):.2f}" if n else "–"
+    p = min(1, 2 * tail)
+    shown = f"p = {p:.2f}" if p >= 0.01 else "p < 0.01"
+    return f"+{alone} −{other_alone}, {shown}" if n else "–"
 
 
 def _spread(values: list[int]) -> str:

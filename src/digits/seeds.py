@@ -45,8 +45,8 @@ def _without_views(ensemble: Ensemble) -> str:
         return ""
     errors = [scores[part]["errors"] for scores in ensemble.members.values()]
     return (
-        f" Without the views of params.yaml, which take as many forward passes an image, one "
-        f"network makes {_spread(errors, '.1f', '.0f')} errors and the ensemble "
+        " Seen as they are, without the views of params.yaml, of which each costs a forward pass, "
+        f"one network makes {_spread(errors, '.1f', '.0f')} errors and the ensemble "
         f"{ensemble.scores[part]['errors']}."
     )
 
