@@ -53,7 +53,10 @@ TRAIN = ["--model", "m.keras", "--history", "h.csv", "--timing", "t.json", "--ma
     [
         (["train", "v9", *DATA, *TRAIN], "version 'v9': expected one of v1, v2, v3"),
         (["train", "v1", *DATA, *TRAIN], "none.npz: no such file; `dvc repro fetch` makes it"),
-        (["train", "v1", "--seed", "2018", *DATA, *TRAIN], "params.yaml: seed: 2018, with which v1 itself is trained"),
+        (
+            ["train", "v1", "--seed", "2018", *DATA, *TRAIN],
+            "params.yaml: seed: 2018, with which v1 itself is trained",
+        ),
         (["run", "--version", "7", *DATA], "version 'v7': expected one of v1, v2, v3"),
         (
             ["run", "--version", "2", "--epochs", "0", *DATA],
