@@ -5,13 +5,15 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pytest
 from conftest import ROOT, digits, run
 
-from digits import config
+from digits import config, results
 
 METRICS = ROOT / "metrics"
 SCORES, MACHINES = (
@@ -68,6 +70,22 @@ def test_the_ensemble_and_its_members_are_those_of_the_parameters() -> None:
         f"{version}-ensemble",
     }
     assert {path.stem for path in (folder / "history").glob("*")} == members - {version}
+
+
+def test_the_page_on_v4_says_what_the_metrics_say() -> None:
+    """Its prose is written by hand."""
+    page = " ".join((ROOT / "docs/v4.md").read_text().split())
+    ensemble = results.read(METRICS).ensemble
+    assert ensemble is not None
+    errors = [scored["test"]["errors"] for scored in ensemble.members.values()]
+    seconds = [told for told in ensemble.seconds.values() if told is not None]
+    assert f"{mean(errors):.1f} ± {stdev(errors):.1f} test errors" in page
+    assert f"(n = {len(errors)} seeds) after {mean(seconds):.0f} ± {stdev(seconds):.0f} s" in page
+    assert f"With {ensemble.scores['test']['errors']} errors" in page
+    missed = Counter(i for scored in ensemble.members.values() for i in scored["misclassified"])
+    times = Counter(missed.values())
+    assert f"of the {len(missed)} images that any of the five misses" in page
+    assert f"{times[5]} are missed by all and {times[3] + times[4]} by three or four" in page
 
 
 def test_dvc_lock_belongs_to_the_code_and_the_parameters() -> None:

@@ -207,6 +207,7 @@ def ensemble(
 ) -> None:
     """Score the ensemble of params.yaml, and each of its members."""
     from digits import config, dataset
+    from digits.results import ENSEMBLE
 
     parameters = config.load(params)
     version, seeds = parameters.ensemble.version, parameters.ensemble.seeds
@@ -230,7 +231,7 @@ def ensemble(
         recording.write_evaluation(name, mnist, of_each[name], scored, folders)
         if name != version:  # whose run has its scores from `evaluate`
             recording.complete_run(name, files_of[name], mnist, of_each[name], scored)
-    name = f"{version}-ensemble"
+    name = f"{version}{ENSEMBLE}"
     with tracking.start(name) as run:
         run.tags(recording.tags(name, {}))
         run.parameters({"model": name, "ensemble.members": ", ".join(loaded)})

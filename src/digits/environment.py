@@ -50,7 +50,9 @@ def code() -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return {"git.commit": "none"}
-    changed = _git("status", "--porcelain", "--", "src", "params.yaml", "dvc.yaml", "MLproject")
+    changed = _git(
+        "status", "--porcelain", "--", "src", "params.yaml", "dvc.yaml", "ensemble", "MLproject"
+    )
     return {"git.commit": commit, "git.dirty": str(bool(changed)).lower()}
 
 

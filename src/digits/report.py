@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from digits import DigitsError, plots, seeds
-from digits.results import Results, hardware
+from digits.results import Results, hardware, percent
 
 Row = tuple[str, str, Callable[[Any], str]]
 
@@ -47,8 +47,8 @@ def table(results: Results) -> str:
         cells = [
             version,
             f"{scores['parameters']:,}",
-            _percent(known["test_accuracy"]) if known else "–",
-            f"**{_percent(test['accuracy'])}**",
+            percent(known["test_accuracy"]) if known else "–",
+            f"**{percent(test['accuracy'])}**",
             str(known["test_errors"]) if known else "–",
             f"**{test['errors']}**",
             _seconds(known["training_time_s"]) if known else "–",
@@ -119,10 +119,10 @@ def _section(version: str, results: Results) -> str:
         ("epochs", "epochs", "{:.0f}".format),
         ("training loss, first epoch", "first_loss", "{:.4f}".format),
         ("loss, training images", "train_loss", "{:.5f}".format),
-        ("accuracy, training images", "train_accuracy", _percent),
+        ("accuracy, training images", "train_accuracy", percent),
         ("errors, training images", "train_errors", "{:,}".format),
         ("loss, test images", "test_loss", "{:.5f}".format),
-        ("accuracy, test images", "test_accuracy", _percent),
+        ("accuracy, test images", "test_accuracy", percent),
         ("errors, test images", "test_errors", "{:,}".format),
         ("training time", "training_time_s", _seconds),
     )
@@ -133,29 +133,16 @@ def _section(version: str, results: Results) -> str:
         lines.append(
             f"| {label} | {'–' if then is None else style(then)} | {style(now)} | {change} |"
         )
-    right = scores["test"]["per_class_accuracy"]
     figures = ("layers", "curves", "confusion", "misclassified")
     return "\n\n".join(
         [
             f"## {version}",
             "\n".join(lines),
-            "| test accuracy by digit | "
-            + " | ".join(map(str, range(10)))
-            + " |\n"
-            + "|---"
-            + "|--:" * 10
-            + "|\n"
-            + f"| {version} | "
-            + " | ".join("–" if r is None else _percent(r) for r in right)
-            + " |",
+            seeds.by_digit({version: scores}),
             seeds.doubtful(scores),
             *(f"![{version}: {name}](figures/{version}-{name}.png)" for name in figures),
         ]
     )
-
-
-def _percent(share: float) -> str:
-    return f"{share:.2%}".replace("%", " %")
 
 
 def _seconds(seconds: float | None) -> str:

@@ -44,6 +44,11 @@ class Results:
     ensemble: Ensemble | None
 
 
+def percent(share: float | None) -> str:
+    """A share of 1, if it is known."""
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
 def hardware(machine: Mapping[str, str]) -> str:
     """A machine in words."""
     return f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}"

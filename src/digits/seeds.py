@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from digits import evaluation
-from digits.results import ENSEMBLE, Ensemble
+from digits.results import ENSEMBLE, Ensemble, percent
 
 
 def table(ensemble: Ensemble) -> str:
@@ -20,19 +20,19 @@ def table(ensemble: Ensemble) -> str:
         of_one, of_all = f"{_spread(seconds, '.0f')} s", f"{sum(seconds):.0f} s"
     version = ensemble.name.removesuffix(ENSEMBLE)
     test = ensemble.scores["test"]
-    doubtful = sum(index in evaluation.DOUBTFUL for index in ensemble.scores["misclassified"])
+    found = len(_of_doubtful_label(ensemble.scores))
     return "\n".join(
         [
             "| | n | test errors | test accuracy | training time |",
             "|---|--:|--:|--:|--:|",
             f"| {version}, one network | {n} | **{_spread(errors, '.1f', '.0f')}** | "
             f"{_spread([100 * a for a in accuracy], '.3f')} % | {of_one} |",
-            f"| {ensemble.name} | 1 | **{test['errors']}** | {100 * test['accuracy']:.2f} % | "
+            f"| {ensemble.name} | 1 | **{test['errors']}** | {percent(test['accuracy'])} | "
             f"{of_all} |",
             "",
             "Mean ± standard deviation (least – greatest) over n seeds; the ensemble is the mean of"
             f" the probabilities of these {n} networks ({', '.join(members)}), each trained on "
-            f"{' or '.join(ensemble.machines)}. Of its {test['errors']} errors {doubtful} are "
+            f"{' or '.join(ensemble.machines)}. Of its {test['errors']} errors {found} are "
             f"among the {len(evaluation.DOUBTFUL)} test images whose label people did not confirm "
             "when asked anew (cleanlab/label-errors)." + _without_views(ensemble),
         ]
@@ -62,20 +62,11 @@ def _spread(values: Sequence[float], style: str, ends: str | None = None) -> str
 
 def section(ensemble: Ensemble) -> str:
     """The ensemble in metrics/report.md."""
-    rows = {ensemble.name: ensemble.scores, **ensemble.members}
-    lines = [
-        "| test accuracy by digit | errors | " + " | ".join(map(str, range(10))) + " |",
-        "|---" + "|--:" * 11 + "|",
-    ]
-    for name, scores in rows.items():
-        right = scores["test"]["per_class_accuracy"]
-        cells = ["–" if share is None else f"{100 * share:.2f} %" for share in right]
-        lines.append(f"| {name} | {scores['test']['errors']} | {' | '.join(cells)} |")
     figures = ("comparison", f"{ensemble.name}-confusion", f"{ensemble.name}-misclassified")
     return "\n\n".join(
         [
             f"## {ensemble.name}",
-            "\n".join(lines),
+            by_digit({ensemble.name: ensemble.scores, **ensemble.members}),
             f"Test images that it misses: {_listed(ensemble.scores['misclassified'])}. "
             + doubtful(ensemble.scores),
             *(f"![{figure}](ensemble/figures/{figure}.png)" for figure in figures),
@@ -83,10 +74,26 @@ def section(ensemble: Ensemble) -> str:
     )
 
 
+def by_digit(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of the test errors and of the accuracy on each digit, a row a network."""
+    lines = [
+        f"| test accuracy by digit | errors | {' | '.join(map(str, range(10)))} |",
+        "|---" + "|--:" * 11 + "|",
+    ]
+    for name, scored in scores.items():
+        cells = " | ".join(map(percent, scored["test"]["per_class_accuracy"]))
+        lines.append(f"| {name} | {scored['test']['errors']} | {cells} |")
+    return "\n".join(lines)
+
+
 def doubtful(scores: Mapping[str, Any]) -> str:
     """A sentence on the errors whose label is in doubt; for a report, not part of any score."""
-    found = evaluation.DOUBTFUL.intersection(scores["misclassified"])
-    return f"Of the {scores['test']['errors']} errors, of doubtful label: {_listed(sorted(found))}."
+    found = _listed(_of_doubtful_label(scores))
+    return f"Of the {scores['test']['errors']} errors, of doubtful label: {found}."
+
+
+def _of_doubtful_label(scores: Mapping[str, Any]) -> list[int]:
+    return sorted(evaluation.DOUBTFUL.intersection(scores["misclassified"]))
 
 
 def _listed(indices: Sequence[int]) -> str:
