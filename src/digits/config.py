@@ -62,7 +62,9 @@ def _replace(raw: Any, keys: tuple[str, ...], value: Any) -> None:
 def _explain(error: ErrorDetails) -> str:
     """`models.v2.layers[0].Conv2D.filters: expected a positive integer, got "many"`."""
     where = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
-    value = error.get("ctx", {}).get("found", error["input"])
+    context = error.get("ctx", {})
+    where = ".".join(part for part in (where, context.get("key")) if part)
+    value = context.get("found", error["input"])
     try:
         found = json.dumps(value, default=str, ensure_ascii=False)
     except (ValueError, TypeError, RecursionError):  # an alias to itself, a key that is no text

@@ -135,7 +135,7 @@ class Model(Strict):
     def _warms_up_in_time(self) -> "Model":
         most = self.epochs - 1
         if self.schedule and self.schedule.warmup > most:
-            raise _expected(f"schedule.warmup of at most {most} epochs", self.schedule.warmup)
+            raise _expected(f"at most {most} epochs", self.schedule.warmup, "schedule.warmup")
         return self
 
     @field_validator("layers")
@@ -227,15 +227,17 @@ class Params(Strict):
     @model_validator(mode="after")
     def _versions_are_models(self) -> "Params":
         if not self.versions:
-            raise _expected("versions: one or more of those under `models`", [])
+            raise _expected("one or more of those under `models`", [], "versions")
         for index, version in enumerate(self.versions):
             if version not in self.models or version in self.versions[:index]:
-                raise _expected("versions: names that stand under `models`, each once", version)
+                raise _expected(
+                    "names that stand under `models`, each once", version, f"versions[{index}]"
+                )
         if self.ensemble.version not in self.models:
-            raise _expected("ensemble.version: a name under `models`", self.ensemble.version)
+            raise _expected("a name under `models`", self.ensemble.version, "ensemble.version")
         for version in self.views:
             if version not in self.models:
-                raise _expected("views: names that stand under `models`", version)
+                raise _expected("names that stand under `models`", version, "views")
         return self
 
     def model(self, version: str) -> Model:
@@ -250,8 +252,9 @@ class Params(Strict):
         return self.models[version]
 
 
-def _expected(what: str, found: Any) -> PydanticCustomError:
-    return PydanticCustomError("expected", "{what}", {"what": what, "found": found})
+def _expected(what: str, found: Any, key: str = "") -> PydanticCustomError:
+    """An error of the part that is being checked, or of one key of it."""
+    return PydanticCustomError("expected", "{what}", {"what": what, "found": found, "key": key})
 
 
 def _pair(size: int | list[int]) -> list[int]:
