@@ -4,18 +4,26 @@ import gzip
 import hashlib
 import os
 import shutil
+import signal
+import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import yaml
 from numpy.typing import NDArray
 
 from digits.dataset import Dataset
+from digits.environment import libraries, machine
+from digits.files import write_json
 from digits.schema import IDX_FILES
 
 ROOT = Path(__file__).parent.parent
@@ -133,6 +141,36 @@ def digits(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedP
     )
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@contextmanager
+def mlflow_server(
+    folder: Path, port: int, *command: str
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """An `mlflow ui` or `mlflow server`, once it answers, and its address."""
+    whole = [sys.executable, "-m", "mlflow", *command, "--port", str(port)]
+    with (folder / "server.log").open("ab") as log:
+        started = subprocess.Popen(
+            whole, cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                requests.get(f"{address}/health", timeout=1)
+                break
+            except requests.RequestException:
+                time.sleep(0.5)
+        yield started, address
+    finally:
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+
+
 def make_project(folder: Path, idx_folder: Path, checksums: dict[str, str]) -> Path:
     """A copy of this project's code in a git repository of its own, set to tiny data."""
     for name in (*SOURCES, "requirements/main.txt", "metrics/report-2018.json"):
@@ -159,3 +197,43 @@ def make_project(folder: Path, idx_folder: Path, checksums: dict[str, str]) -> P
     ):
         subprocess.run(command, cwd=folder, check=True)
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--counts", type=Path, help="JSON file to write: how many faults survived")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Have the report of a test say which fault it tries, and what is promised then."""
+    if marker := item.get_closest_marker("faults"):
+        fault, promise = marker.args
+        item.user_properties += [("fault", fault), ("promise", promise)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """After the tests of faults, a table: what was tried, and how often the project survived it."""
+    rows: dict[str, dict[str, Any]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            told = dict(report.user_properties)
+            if report.when == "call" and "fault" in told:
+                row = rows.setdefault(
+                    told["fault"], {"promise": told["promise"], "tried": 0, "survived": 0}
+                )
+                times = told.get("times", 1)
+                row["tried"] += times
+                row["survived"] += times if outcome == "passed" else 0
+    if rows:
+        terminalreporter.section("faults")
+        width = max(map(len, rows))
+        terminalreporter.write_line(f"{'':{width}}  tried  survived")
+        for fault in sorted(rows):
+            tried, survived = rows[fault]["tried"], rows[fault]["survived"]
+            terminalreporter.write_line(f"{fault:{width}}  {tried:5}  {survived:8}")
+    if counts := terminalreporter.config.getoption("--counts"):
+        write_json(counts, {"faults": dict(sorted(rows.items())), **environment_of_tests()})
+
+
+def environment_of_tests() -> dict[str, str]:
+    """What the counts were made with."""
+    return machine() | {"mlflow": libraries()["mlflow"], "dvc": libraries()["dvc"]}

@@ -110,6 +110,15 @@ def test_only_what_stands_between_the_marks_of_the_readme_is_replaced() -> None:
         report.in_readme(readme, "speed", "new\n")
 
 
+def test_promises_say_how_often_they_were_tried_and_kept() -> None:
+    machine = {"processor": "P", "cores": "2", "memory": "24 GiB", "system": "Linux x86_64"}
+    versions = {"date": "2026-01-02", "python": "3.11.7", "mlflow": "3.17.2", "dvc": "3.67.1"}
+    faults = {"a full disk": {"promise": "one line", "tried": 20, "survived": 19}}
+    table = report.promises({"faults": faults, **machine, **versions})
+    assert "| a full disk | one line | 20 | 19 |" in table.splitlines()
+    assert "P, 2 cores, 24 GiB, Linux x86_64, Python 3.11.7, MLflow 3.17.2, DVC 3.67.1." in table
+
+
 def test_a_missing_metrics_file_is_named(metrics: Path) -> None:
     (metrics / "timing" / "v2.json").unlink()
     with pytest.raises(DigitsError, match=r"timing/v2\.json: not a JSON file"):

@@ -1,14 +1,29 @@
 """Runs: where they go, and how they end."""
 
 import os
-from collections.abc import Iterator
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import mlflow
+import mlflow.store.db.utils as db_utils
 import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 
 from digits import DigitsError, files, tracking
+from digits.tracking import unsent
+
+another_database = pytest.mark.faults(
+    "`mlflow.db` deleted, or made by an older or newer MLflow",
+    "a new one is made; the older is migrated; the newer is refused with what to do",
+)
 
 
 @pytest.fixture
@@ -123,3 +138,128 @@ def test_a_run_that_is_gone_cannot_be_attached_to(
         tracking.start("v1"),
     ):
         pass
+
+
+def test_a_run_whose_process_was_killed_is_closed_by_the_next_start(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from digits import tracking\n"
+        "tracking.connect(Path(sys.argv[1]))\n"
+        "with tracking.start('v1'): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(store)], check=False)
+    with tracking.start("v2") as alive:
+        told: list[str] = []
+        tracking.connect(store, say=told.append)
+        assert told == ["MLflow run v1: its process is gone; now FAILED"]
+        found = {run.info.run_name: run for run in MlflowClient().search_runs(["0"])}
+        assert found["v1"].info.status == "FAILED"
+        assert "killed" in found["v1"].data.tags["ended"]
+        assert status(alive) == "RUNNING"
+
+
+@pytest.mark.faults(
+    "SIGKILL while MLflow's database is being made",
+    "the next start makes it",
+)
+def test_a_database_is_made_whole_or_not_at_all(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    script = (
+        "import sys; from pathlib import Path; from digits import tracking\n"
+        "tracking.connect(Path(sys.argv[1]))\n"
+        "with tracking.start('v1'): pass"
+    )
+    moments = (0, 200_000, 700_000)  # bytes; it is whole at some 950,000
+    record_property("times", len(moments))
+    for size in moments:
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        start = [sys.executable, "-c", script, str(folder)]
+        with subprocess.Popen(start) as process:
+            made = 0
+            while made <= size:
+                assert process.poll() is None
+                with suppress(FileNotFoundError):  # put in place meanwhile
+                    made = max([0, *(file.stat().st_size for file in folder.glob("*mlflow.db"))])
+            process.kill()
+        again = subprocess.run(start, check=False, capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+        with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+            found = database.execute("SELECT name, artifact_location FROM experiments").fetchall()
+        assert found == [("mnist", str(folder / "mlruns/0"))]
+        assert not list(folder.glob(".partial-*"))
+
+
+@another_database
+def test_a_database_of_an_older_mlflow_is_migrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    address = f"sqlite:///{tmp_path}/mlflow.db"
+    engine = db_utils.create_sqlalchemy_engine_with_retry(address)
+    db_utils.InitialBase.metadata.create_all(engine)
+    scripts = ScriptDirectory.from_config(db_utils._get_alembic_config(address))
+    command.upgrade(
+        db_utils._get_alembic_config(address), list(scripts.walk_revisions())[3].revision
+    )
+    engine.dispose()
+    tracking.connect(tmp_path)
+    with tracking.start("v1") as run:
+        pass
+    assert status(run) == "FINISHED"
+    mlflow.set_tracking_uri(None)
+
+
+@another_database
+def test_a_database_of_a_newer_mlflow_is_refused_with_what_to_do(store: Path) -> None:
+    with closing(sqlite3.connect(store / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    SqlAlchemyStore._engine_map.clear()
+    _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+    with pytest.raises(DigitsError, match="newer MLflow than this: use that one, or move the"):
+        tracking.connect(store)
+
+
+def test_what_was_kept_is_sent_as_far_as_a_killed_process_came(store: Path) -> None:
+    with tracking.start("v1") as run:
+        pass
+    folder = store / "unsent" / run.id
+    unsent.keep(folder, {"metrics": [("loss", 0.5, 1, 1), ("loss", 0.25, 2, 2)], "model": None})
+    unsent.keep(folder, {"text": "said", "name": "console.log"})
+    with (folder / unsent.JOURNAL).open("a") as journal:
+        journal.write('{"status": "FINI')
+    assert list(unsent.kept(store / "unsent")) == [folder]
+    assert unsent.send(folder, lambda path: None) == 2
+    client = MlflowClient()
+    assert [m.value for m in client.get_metric_history(run.id, "loss")] == [0.5, 0.25]
+    assert [found.path for found in client.list_artifacts(run.id)] == ["console.log"]
+    assert not folder.exists()
+
+
+def test_the_projects_database_lets_others_read_while_one_writes(store: Path) -> None:
+    with closing(sqlite3.connect(store / "mlflow.db")) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@another_database
+def test_a_deleted_database_is_made_anew_whatever_of_it_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite keeps the newest in a second file, which it would replay into a new database."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    script = (
+        "import os, sys; from pathlib import Path; from digits import tracking\n"
+        "tracking.connect(Path(sys.argv[1]))\n"
+        "with tracking.start('v1'): pass\n"
+        "os._exit(0)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "mlflow.db-wal").stat().st_size > 0
+    (tmp_path / "mlflow.db").unlink()
+    again = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        assert database.execute("SELECT name, status FROM runs").fetchall() == [("v1", "FINISHED")]

@@ -99,10 +99,11 @@ def train(
     machine: Path,
 ) -> None:
     """Train VERSION, tracked by MLflow."""
-    from digits import config, dataset, environment, files
+    from digits import config, dataset, environment, files, store
 
     parameters = config.load(params)
     parameters.model(version)
+    store.check(store.address(_root()))
     if seed == parameters.seed:
         raise DigitsError(
             f"{params}: seed: {seed}, with which {version} itself is trained; expected another one "
@@ -113,11 +114,11 @@ def train(
 
     from digits import pipeline, recording, tracking
 
-    tracking.connect(_root())
+    _connect()
     console = recording.console()
     name = version if seed is None else f"{version}-{seed}"
     seed = parameters.seed if seed is None else seed
-    with tracking.start(name) as run, recording.logged(console, run):
+    with tracking.start(name, root=_root(), say=_warn) as run, recording.logged(console, run):
         run.tags(recording.tags(version, reported))
         trained, epochs, times = pipeline.train(version, parameters, seed, mnist, run, console)
 
@@ -169,7 +170,7 @@ def evaluate(
     from digits import models as networks
     from digits import pipeline, recording, tracking
 
-    tracking.connect(_root())
+    _connect()
     with tracking.attached("evaluate", wanted=scores is None) as project_run:
         for version in parameters.versions:
             if version not in found:
@@ -219,7 +220,7 @@ def ensemble(
     from digits import models as networks
     from digits import pipeline, recording, tracking
 
-    tracking.connect(_root())
+    _connect()
     folders = {"scores": scores, "predictions": predictions, "confusion": confusion}
     views = parameters.views.get(version, [])
     loaded = {name: networks.load(path) for name, path in files_of.items()}
@@ -232,7 +233,7 @@ def ensemble(
         if name != version:  # whose run has its scores from `evaluate`
             recording.complete_run(name, files_of[name], mnist, of_each[name], scored)
     name = f"{version}{ENSEMBLE}"
-    with tracking.start(name) as run:
+    with tracking.start(name, root=_root(), say=_warn) as run:
         run.tags(recording.tags(name, {}))
         run.parameters({"model": name, "ensemble.members": ", ".join(loaded)})
         probabilities = pipeline.together(list(of_each.values()))
@@ -311,9 +312,10 @@ def report(check: bool, metrics: Path, readme: Path) -> None:
         )
     page = (files.read_bytes(readme) or b"").decode()
     page = report.in_readme(page, "results", report.table(results))
-    benchmark = metrics / "benchmark.json"
-    if benchmark.exists():
-        page = report.in_readme(page, "speed", speed.tables(files.read_json(benchmark)) + "\n")
+    for name, table in (("benchmark", speed.tables), ("faults", report.promises)):
+        known = metrics / f"{name}.json"
+        if known.exists():
+            page = report.in_readme(page, name, table(files.read_json(known)) + "\n")
     written = {
         metrics / "report.md": report.page(results).encode(),
         metrics / "training-time.png": plots.png(report.training_time(results)),
@@ -350,7 +352,7 @@ def run(
 
     Writes to MLflow only: none of DVC's files is touched.
     """
-    from digits import config, dataset, files
+    from digits import config, dataset, files, store
     from digits.fetch import fetch as fetch_mnist
 
     name = f"v{version}" if version.isdigit() else version
@@ -362,6 +364,7 @@ def run(
         ("models", name, "optimizer", "*", "learning_rate"): learning_rate,
     }
     parameters = config.load(params, {k: text for k, text in given.items() if text != PARAMS})
+    store.check(store.address(_root()))
     if data.exists():
         mnist = dataset.load(data)
     else:
@@ -370,9 +373,10 @@ def run(
 
     from digits import pipeline, recording, tracking
 
-    tracking.connect(_root())
+    _connect()
     console = recording.console()
-    with tracking.start(name, attach=True) as tracked, recording.logged(console, tracked):
+    started = tracking.start(name, attach=True, root=_root(), say=_warn)
+    with started as tracked, recording.logged(console, tracked):
         tracked.tags(recording.tags(name, reported))
         trained, history, _ = pipeline.train(
             name, parameters, parameters.seed, mnist, tracked, console
@@ -384,6 +388,48 @@ def run(
         console.say(pipeline.summary(name, scored))
 
 
+@main.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+def runs(models: tuple[Path, ...]) -> None:
+    """List the run that made each .keras file in the folders MODELS.
+
+    DVC restores from its cache what it has made before; then nothing is trained and no run logged.
+    """
+    from digits import tracking
+
+    _connect()
+    for path in sorted(path for folder in models for path in folder.glob("*.keras")):
+        found = tracking.find(path)
+        click.echo(f"{path}: {tracking.told(found) if found else 'its record is gone'}")
+
+
+@main.command()
+def send() -> None:
+    """Send what an MLflow server that was gone has not been told yet."""
+    from digits import tracking
+
+    folders = list(tracking.kept(_root() / tracking.UNSENT))
+    if folders:
+        _connect()
+    for folder in folders:
+        from digits import models
+
+        count = tracking.send(folder, models.load)
+        click.echo(f"{folder.name}: sent {count} entries")
+    if not folders:
+        click.echo("nothing to send")
+
+
+@main.command()
+def relocate() -> None:
+    """After the project's folder was moved: have `mlflow ui` find the artifacts again."""
+    from digits import store
+
+    with store.alone(_root()):
+        before = store.relocate(_root())
+    click.echo(f"was {before}, is {_root()}" if before else f"is {_root()}, as it was")
+
+
 @main.command("mlflow-env")
 @click.argument("project", type=click.Path(path_type=Path, exists=True))
 def mlflow_env(project: Path) -> None:
@@ -391,6 +437,16 @@ def mlflow_env(project: Path) -> None:
     from digits import tracking
 
     click.echo(tracking.share_environment(project, Path(sys.prefix)))
+
+
+def _connect() -> None:
+    from digits import tracking
+
+    tracking.connect(_root(), say=_warn)
+
+
+def _warn(line: str) -> None:
+    click.echo(f"digits: {line}", err=True)
 
 
 def _root() -> Path:

@@ -46,14 +46,24 @@ def _processor() -> str:
 
 
 def code() -> dict[str, str]:
-    """The git commit of the current folder, and whether code or parameters differ from it."""
+    """The git commit and branch of the current folder, and whether what is there differs from it.
+
+    Only code and parameters count. Without git or a commit, `git.commit` is "none".
+    """
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return {"git.commit": "none"}
+    branch = _git("branch", "--show-current") or "none: detached head"
     changed = _git(
         "status", "--porcelain", "--", "src", "params.yaml", "dvc.yaml", "ensemble", "MLproject"
     )
-    return {"git.commit": commit, "git.dirty": str(bool(changed)).lower()}
+    return {"git.commit": commit, "git.branch": branch, "git.dirty": str(bool(changed)).lower()}
+
+
+def experiment() -> dict[str, str]:
+    """DVC's names of the experiment that this is part of and of the commit that it started from."""
+    told = {"dvc.experiment": "DVC_EXP_NAME", "dvc.baseline": "DVC_EXP_BASELINE_REV"}
+    return {tag: os.environ[name] for tag, name in told.items() if os.environ.get(name)}
 
 
 def _git(*arguments: str) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from digits import DigitsError
@@ -26,12 +27,21 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
         save(partial)
         os.replace(partial, path)
     except OSError as error:
         raise DigitsError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _clear(path: Path) -> None:
+    """Remove what a process that was killed had begun to write."""
+    for left in path.parent.glob(f".partial-*-{path.name}*"):  # SQLite has a second file
+        number = left.name.split("-")[1]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -72,7 +82,10 @@ def read_columns(path: Path) -> dict[str, list[float]]:
         DigitsError: no such file, or not a table of numbers.
     """
     try:
-        header, *rows = path.read_text(encoding="utf-8").split()
+        text = path.read_text(encoding="utf-8")
+        if not text.endswith("\n"):
+            raise ValueError("it ends within a line")
+        header, *rows = text.split()
         values = [[float(cell) for cell in row.split(",")] for row in rows]
         return {
             n: list(c) for n, c in zip(header.split(","), zip(*values, strict=True), strict=True)

@@ -75,6 +75,7 @@ def tags(version: str, reported: Mapping[str, Any]) -> dict[str, object]:
         "stage": os.environ.get("DVC_STAGE") or "mlflow run",
         **environment.code(),
         **environment.machine(),
+        **environment.experiment(),
         **{f"reported_2018.{name}": known[name] for name in names if name in known},
     }
 

@@ -1,6 +1,6 @@
 """The written results: metrics/report.md and the table in the README, made from metrics/."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -77,6 +77,18 @@ def _conditions(results: Results) -> str:
         f"2018: {results.reported_hardware}; its times include scoring the training set after "
         "every epoch; ours are the whole call of fit, with tracking."
     )
+
+
+def promises(counted: Mapping[str, Any]) -> str:
+    """What is promised when things go wrong, and how often that was tried and kept."""
+    lines = ["| what happens | what is promised | tried | kept |", "|---|---|--:|--:|"]
+    for fault, row in counted["faults"].items():
+        lines.append(f"| {fault} | {row['promise']} | {row['tried']} | {row['survived']} |")
+    made = (
+        f"`make test-faults` on {counted['date']}: {hardware(counted)}, {counted['system']}, "
+        f"Python {counted['python']}, MLflow {counted['mlflow']}, DVC {counted['dvc']}."
+    )
+    return "\n".join([*lines, "", made])
 
 
 def page(results: Results) -> str:

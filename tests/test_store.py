@@ -1,0 +1,109 @@
+"""Where runs are kept: reached or not, shared, moved."""
+
+import shutil
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, digits
+
+from digits import DigitsError, store
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.fixture
+def absent_server() -> str:
+    """An address where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.faults(
+    "MLflow server unreachable or silent at the start",
+    "said within 10 s; nothing is trained",
+)
+@pytest.mark.parametrize("which", ["silent_server", "absent_server"])
+def test_a_server_that_does_not_answer_is_told_within_ten_seconds_and_before_any_work(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    address = request.getfixturevalue(which)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    options = ("data", "reference", "model", "history", "timing", "machine")
+    names = [part for name in options for part in (f"--{name}", str(tmp_path / "none" / name))]
+    start = time.monotonic()
+    done = digits(tmp_path, "train", "v1", *names, MLFLOW_TRACKING_URI=address)
+    assert time.monotonic() - start < 10
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"digits: MLflow server {address}: no answer")
+    assert not (tmp_path / "none").exists()
+
+
+def made_in(folder: Path, was: str) -> None:
+    """A database as MLflow would have made it in another folder."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        for table, column in store.LOCATIONS:
+            database.execute(f"CREATE TABLE {table} (experiment_id, {column})")
+        for table, place in (("experiments", "0"), ("runs", "0/a"), ("logged_models", "0/models")):
+            column = dict(store.LOCATIONS)[table]
+            database.execute(
+                f"INSERT INTO {table} (experiment_id, {column}) VALUES (0, ?)",
+                (f"{was}/mlruns/{place}",),
+            )
+        database.execute("INSERT INTO runs VALUES (1, 's3://bucket/mlruns/0/b')")
+
+
+def locations(folder: Path) -> set[str]:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        return {
+            row[0]
+            for table, column in store.LOCATIONS
+            for row in database.execute(f"SELECT {column} FROM {table}")
+        }
+
+
+def test_a_moved_database_finds_its_artifacts_beside_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "é new 100% place"
+    folder.mkdir()
+    made_in(folder, "/was/100%_here")
+    assert store.relocate(folder) == Path("/was/100%_here")
+    here = folder / "mlruns"
+    assert locations(folder) == {
+        *(str(here / place) for place in ("0", "0/a", "0/models")),
+        "s3://bucket/mlruns/0/b",
+    }
+    assert store.relocate(folder) is None
+
+
+def test_a_database_that_mlflow_ui_made_keeps_new_artifacts_beside_itself(tmp_path: Path) -> None:
+    made_in(tmp_path, "/somewhere")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
+        database.execute("UPDATE runs SET artifact_uri = 'mlflow-artifacts:/0/a'")
+    assert store.relocate(tmp_path) is None
+    assert locations(tmp_path) == {
+        str(tmp_path / "mlruns/0"),
+        "mlflow-artifacts:/0/a",
+        "/somewhere/mlruns/0/models",
+    }
+
+
+def test_without_a_database_there_is_nothing_to_move(tmp_path: Path) -> None:
+    assert store.relocate(tmp_path) is None
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("this is no database, it is a text of some length")
+    with pytest.raises(DigitsError, match=r"mlflow\.db: cannot be used: file is not a database"):
+        store.relocate(tmp_path)
