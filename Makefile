@@ -1,13 +1,15 @@
 # `make`: the environment, then whatever of the pipeline is not up to date.
 # `make ensemble`: its members too, which takes several times as long.
-# `make test`: every check and test.   `make bench`: the speed.   `make lock`: pin dependencies anew.
+# `make test`: every check and test.   `make test-faults`: those that kill, cut off and fill disks.
+# `make bench`: the speed.   `make lock`: pin dependencies anew.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-INSTALL = uv pip install --quiet --python .venv/bin/python
+INSTALL = uv pip install --quiet --compile-bytecode --python .venv/bin/python
 
-.PHONY: all ensemble test bench lock
+.PHONY: all ensemble test test-faults bench lock
 all: .venv/main.done
 	@test "$$(cat .venv/mlflow-env)" -ef .venv || digits mlflow-env . > .venv/mlflow-env || true
+	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC cannot read it empty, as a kill may leave it
 	dvc repro
 	@digits report metrics README.md
 
@@ -20,6 +22,9 @@ test: .venv/dev.done
 	ruff check .
 	mypy
 	pytest -n 2 --dist loadfile
+
+test-faults: .venv/dev.done
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m faults --counts=metrics/faults.json
 
 # A quick look: make bench BENCH="--images 5000 --epochs 2 --repeats 1 --out /tmp/speed.json"
 bench: .venv/bench.done
