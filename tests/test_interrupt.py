@@ -30,8 +30,13 @@ WRITTEN = [
 ]
 TRAIN = [sys.executable, "-m", "digits", "train", "v1", *READ, *WRITTEN]
 PROJECT_RUN = ["mlflow", "run", ".", "-P", "version=1", "--env-manager", "local"]
+interrupted = pytest.mark.faults(
+    "Ctrl-C or SIGTERM in mid-epoch",
+    "the run is KILLED, no file half-written; the next `dvc repro` goes on with that stage",
+)
 
 
+@interrupted
 @pytest.mark.parametrize(
     ("command", "sent"),
     [(TRAIN, signal.SIGTERM), (TRAIN, signal.SIGINT), (PROJECT_RUN, signal.SIGINT)],
@@ -73,3 +78,36 @@ def test_an_interrupted_training_is_killed_and_leaves_nothing(
     assert tagged == [("true",)]
     assert not (project / "data" / "models").exists()
     assert not list(project.rglob("*partial*"))
+
+
+@interrupted
+def test_after_ctrl_c_dvc_goes_on_with_the_stage_that_was_cut_off(
+    tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
+) -> None:
+    project = make_project(tmp_path / "project", idx_folder, checksums)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["models"]["v2"]["epochs"] = 1000
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    with subprocess.Popen(
+        [sys.executable, "-c", FOREGROUND, "dvc", "repro"],
+        cwd=project,
+        env=environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any("v2: epoch  2/" in line for line in process.stdout)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert [path.name for path in (project / "data/models").glob("*.keras")] == ["v1.keras"]
+    assert [path.name for path in (project / "metrics/history").iterdir()] == ["v1.csv"]
+    assert not list(project.rglob("*partial*"))
+    done = run(project, "dvc", "repro")
+    assert done.returncode == 0, done.stderr
+    assert "Stage 'train@v1' didn't change, skipping" in done.stdout
+    with closing(sqlite3.connect(project / "mlflow.db")) as database:
+        runs = database.execute("SELECT name, status FROM runs ORDER BY start_time").fetchall()
+    assert runs == [("v1", "FINISHED"), ("v2", "KILLED"), ("v2", "FINISHED")]
