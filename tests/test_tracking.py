@@ -7,17 +7,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import mlflow.store.db.utils as db_utils
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
+from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 
 from digits import DigitsError, files, tracking
+from digits.dataset import Dataset
 from digits.tracking import unsent
 
 another_database = pytest.mark.faults(
@@ -220,6 +223,26 @@ def test_a_database_of_a_newer_mlflow_is_refused_with_what_to_do(store: Path) ->
     _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
     with pytest.raises(DigitsError, match="newer MLflow than this: use that one, or move the"):
         tracking.connect(store)
+
+
+def test_images_that_another_run_logs_at_the_same_moment_are_logged(
+    store: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both runs look for them, both add them, and MLflow refuses the second."""
+    log_inputs = MlflowClient.log_inputs
+    with tracking.start("v1") as first:
+        pass
+
+    def late(client: MlflowClient, run_id: str, *inputs: Any) -> None:
+        monkeypatch.setattr(MlflowClient, "log_inputs", log_inputs)
+        log_inputs(client, first.id, *inputs)
+        raise MlflowException("UNIQUE constraint failed: datasets.name")
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", late)
+    with tracking.start("v2") as second:
+        second.datasets(tiny, ["somewhere"], "a" * 64)
+    for run in (first, second):
+        assert len(MlflowClient().get_run(run.id).inputs.dataset_inputs) == 2
 
 
 def test_what_was_kept_is_sent_as_far_as_a_killed_process_came(store: Path) -> None:

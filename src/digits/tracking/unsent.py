@@ -15,6 +15,7 @@ import mlflow
 import numpy as np
 from mlflow.entities import Dataset as LoggedDataset
 from mlflow.entities import DatasetInput, InputTag, Metric
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from digits import DigitsError, files
@@ -39,7 +40,12 @@ def tell(client: MlflowClient, run_id: str, entry: Entry) -> None:
                 DatasetInput(LoggedDataset(**described), [InputTag("mlflow.data.context", context)])
                 for context, described in inputs.items()
             ]
-            client.log_inputs(run_id, found)
+            try:
+                client.log_inputs(run_id, found)
+            except MlflowException:
+                # MLflow 3.17 looks whether it knows the images before it adds them, and another run
+                # may add the same in between; the second time it knows them.
+                client.log_inputs(run_id, found)
         case {"text": text, "name": name}:
             client.log_text(run_id, text, name)
         case {"png": encoded, "name": name}:
