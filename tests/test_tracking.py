@@ -127,9 +127,11 @@ def test_a_model_file_finds_the_newest_run_that_made_it(store: Path, tmp_path: P
     for _ in range(2):
         with tracking.start("v1") as run:
             run.tags({tracking.MODEL_TAG: files.sha256(model)})
-    found = tracking.find(model)
+    project = tmp_path / "project"
+    found = tracking.find(model, root=project)
     assert found is not None
     assert found.id == run.id
+    assert found.unsent == project / "unsent" / run.id, "also where DVC works in a copy"
 
 
 def test_a_run_that_is_gone_cannot_be_attached_to(

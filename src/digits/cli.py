@@ -171,7 +171,8 @@ def evaluate(
     from digits import pipeline, recording, tracking
 
     _connect()
-    with tracking.attached("evaluate", wanted=scores is None) as project_run:
+    wanted = scores is None
+    with tracking.attached("evaluate", wanted, root=_root(), say=_warn) as project_run:
         for version in parameters.versions:
             if version not in found:
                 click.echo(f"{version}: warning: no {models / version}.keras; skipped", err=True)
@@ -186,7 +187,8 @@ def evaluate(
                 final = pipeline.final_metrics(scored)
                 project_run.metrics({f"{version}.{name}": v for name, v in final.items()})
             else:
-                recording.complete_run(version, found[version], mnist, probabilities, scored)
+                run = tracking.find(found[version], root=_root(), say=_warn)
+                recording.complete_run(version, found[version], run, mnist, probabilities, scored)
 
 
 @main.command()
@@ -231,7 +233,8 @@ def ensemble(
         click.echo(pipeline.summary(name, scored))
         recording.write_evaluation(name, mnist, of_each[name], scored, folders)
         if name != version:  # whose run has its scores from `evaluate`
-            recording.complete_run(name, files_of[name], mnist, of_each[name], scored)
+            made = tracking.find(files_of[name], root=_root(), say=_warn)
+            recording.complete_run(name, files_of[name], made, mnist, of_each[name], scored)
     name = f"{version}{ENSEMBLE}"
     with tracking.start(name, root=_root(), say=_warn) as run:
         run.tags(recording.tags(name, {}))

@@ -36,10 +36,15 @@ def write_evaluation(
 
 
 def complete_run(
-    name: str, model: Path, mnist: Dataset, probabilities: Probabilities, scored: Mapping[str, Any]
+    name: str,
+    model: Path,
+    run: tracking.Run | None,
+    mnist: Dataset,
+    probabilities: Probabilities,
+    scored: Mapping[str, Any],
 ) -> None:
-    """Log the scores to the run that made the model file."""
-    if run := tracking.find(model):
+    """Log the scores to the run that made the model file, if there is one."""
+    if run:
         pipeline.log_scores(name, scored, mnist, probabilities, run)
     else:
         click.echo(

@@ -17,10 +17,11 @@ from digits.tracking.run import (
     EXPERIMENT,
     MODEL_TAG,
     PROCESS_TAG,
+    UNSENT,
     Run,
     is_of_this_machine,
-    one_line,
 )
+from digits.tracking.unsent import one_line
 
 OUT_OF_DATE = "out-of-date database schema"
 
@@ -115,8 +116,10 @@ def _is_alive(process: str) -> bool:
         return True
 
 
-def find(model_file: Path) -> Run | None:
-    """The newest run that saved a model file with this content, or None."""
+def find(
+    model_file: Path, root: Path = Path(), say: Callable[[str], None] = lambda line: None
+) -> Run | None:
+    """The newest run that saved a model file with this content, or None; else as in `start`."""
     client = MlflowClient()
     found = client.search_runs(
         _all(client),
@@ -127,7 +130,8 @@ def find(model_file: Path) -> Run | None:
     if not found:
         return None
     logged = found[0].outputs.model_outputs if found[0].outputs else []
-    return Run(found[0].info.run_id, logged[0].model_id if logged else None)
+    model_id = logged[0].model_id if logged else None
+    return Run(found[0].info.run_id, model_id, root / UNSENT, say)
 
 
 def told(run: Run) -> str:

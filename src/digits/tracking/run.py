@@ -24,6 +24,7 @@ from digits import DigitsError, plots, store
 from digits.dataset import Dataset
 from digits.tracking import unsent
 from digits.tracking.models import log_model
+from digits.tracking.unsent import one_line
 
 EXPERIMENT = "mnist"
 MODEL_TAG = "model_sha256"
@@ -208,10 +209,15 @@ def _open(name: str, inherited: str | None, attach: bool, experiment: str) -> st
 
 
 @contextmanager
-def attached(name: str, wanted: bool) -> Iterator[Run | None]:
+def attached(
+    name: str,
+    wanted: bool,
+    root: Path = Path(),
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Run | None]:
     """The run that `mlflow run` opened for this process; None if it did not, or is not wanted."""
     if wanted and INHERITED_RUN in os.environ:
-        with start(name, attach=True) as run:
+        with start(name, attach=True, root=root, say=say) as run:
             yield run
     else:
         yield None
@@ -225,10 +231,6 @@ def this_process() -> str:
 
 def is_of_this_machine(process: str) -> bool:
     return process.startswith(f"{platform.node()} ")
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _now() -> int:

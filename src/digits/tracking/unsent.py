@@ -100,7 +100,11 @@ def send(folder: Path, load_model: Callable[[Path], Any]) -> int:
     except DigitsError:
         raise
     except Exception as error:  # of MLflow or the network: any may come through
-        text = " ".join(str(error).split())[:200]
-        raise DigitsError(f"{folder}: not sent, and kept: {text}") from error
+        raise DigitsError(f"{folder}: not sent, and kept: {one_line(error)}") from error
     shutil.rmtree(folder)
     return len(lines)
+
+
+def one_line(error: Exception) -> str:
+    """What MLflow says, which may be long."""
+    return " ".join(str(error).split())[:200]
