@@ -27,6 +27,11 @@ def expect(what: str, holds: Callable[[Any], bool]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def expected(what: str, found: Any, key: str = "") -> PydanticCustomError:
+    """An error of the part that is being checked, or of one key of it."""
+    return PydanticCustomError("expected", "{what}", {"what": what, "found": found, "key": key})
+
+
 def is_int(value: Any, low: int, high: int = LARGEST) -> bool:
     return type(value) is int and low <= value <= high
 

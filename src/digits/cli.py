@@ -14,7 +14,7 @@ import click
 
 from digits import DigitsError
 
-PARAMS = "params.yaml"
+PARAMS, DATA, STUDIES = "params.yaml", "data/mnist.npz", Path("metrics/studies")
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -431,6 +431,82 @@ def relocate() -> None:
     with store.alone(_root()):
         before = store.relocate(_root())
     click.echo(f"was {before}, is {_root()}" if before else f"is {_root()}, as it was")
+
+
+@main.group()
+def study() -> None:
+    """Many trainings as one: over seeds, or in search of better parameters."""
+
+
+def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--workers", type=click.IntRange(1), help="Trials at once, if without --address."
+        ),
+        click.option("--address", help="Of a Ray cluster; without it, this machine does the work."),
+        path_option("--out", "The folder of results.  [default: metrics/studies/NAME]", False),
+        click.option("--data", type=click.Path(path_type=Path), default=DATA, show_default=True),
+        params_option,
+        click.argument("file", type=click.Path(path_type=Path)),
+    ):
+        command = option(command)
+    return command
+
+
+@study.command("run")
+@_study_options
+def run_study(**given: Any) -> None:
+    """Train the trials of FILE that have no result yet."""
+    _conduct(**given)
+
+
+@study.command("resume")
+@_study_options
+def resume_study(**given: Any) -> None:
+    """Go on with the study of FILE, which must have been begun; nothing is trained twice."""
+    _conduct(**given, resume=True)
+
+
+def _conduct(
+    file: Path,
+    params: Path,
+    data: Path,
+    out: Path | None,
+    address: str | None,
+    workers: int | None,
+    resume: bool = False,
+) -> None:
+    from importlib.util import find_spec
+
+    from digits import dataset, environment, store
+    from digits.study import plan
+
+    planned = plan.load(file, params)
+    out = out or STUDIES / planned.name
+    if resume and not out.exists():
+        raise DigitsError(f"{out}: nothing to resume; `digits study run {file}` begins it")
+    if find_spec("ray") is None:
+        raise DigitsError("a study needs Ray: `make study-env` installs it")
+    kept_at = store.address(_root())
+    store.check(kept_at)
+    mnist = dataset.load(data)
+
+    from digits.study.conduct import conduct
+
+    _connect()
+    found = conduct(
+        planned,
+        mnist,
+        out,
+        root=_root(),
+        store=kept_at,
+        tags={"stage": os.environ.get("DVC_STAGE") or "study", **environment.code()},
+        address=address,
+        workers=workers,
+        attach=True,
+        say=click.echo,
+    )
+    click.echo(f"{planned.name}: {len(found)} trials in {out}")
 
 
 @main.command("mlflow-env")

@@ -38,11 +38,20 @@ class Console:
 
 
 def train(
-    version: str, params: Params, seed: int, dataset: Dataset, run: "Run", console: Console
+    version: str,
+    params: Params,
+    seed: int,
+    dataset: Dataset,
+    run: "Run",
+    console: Console,
+    *,
+    told: Callable[["Epoch"], None] = lambda epoch: None,
+    keep_model: bool = True,
 ) -> tuple[Any, list["Epoch"], dict[str, float]]:
-    """Train one version; log its parameters, epochs, curves and model.
+    """Train one version; log its parameters, epochs, curves and, if it is to be kept, the model.
 
-    The images held out follow from the seed of params.yaml, all else from `seed`.
+    The images held out follow from the seed of params.yaml, all else from `seed`. `told` is called
+    after every epoch.
 
     Returns:
         The trained Keras model, what each epoch gave, and `timing`.
@@ -65,11 +74,11 @@ def train(
 
     def on_epoch(epoch: "Epoch") -> None:
         metrics = epoch.metrics
-        told = "  ".join(
+        shown = "  ".join(
             f"{name} {metrics[name]:.4f}" for name in training.METRICS if name in metrics
         )
         progress = f"{epoch.number:2d}/{parameters.epochs}"
-        console.say(f"{version}: epoch {progress}  {told}  {epoch.seconds:.1f} s")
+        console.say(f"{version}: epoch {progress}  {shown}  {epoch.seconds:.1f} s")
         speed = {"epoch_seconds": epoch.seconds, "images_per_second": epoch.images_per_second}
         run.metrics({**metrics, **speed}, step=epoch.number)
         if not math.isfinite(metrics["loss"]):
@@ -78,6 +87,7 @@ def train(
                 f"{version}: the loss is {metrics['loss']} in epoch {epoch.number}: "
                 f"training diverged; lower the learning rate, now {rate}"
             )
+        told(epoch)
 
     x, y = dataset.x_train, dataset.y_train
     start = time.perf_counter()
@@ -95,8 +105,9 @@ def train(
     )
     times = timing(epochs, time.perf_counter() - start)
     console.say(f"{version}: trained in {times['training_seconds']:.1f} s")
-    examples = pixels(x[:5])
-    run.model(model, examples, models.predict(model, examples))
+    if keep_model:
+        examples = pixels(x[:5])
+        run.model(model, examples, models.predict(model, examples))
     once = ("training_seconds", "seconds_per_epoch")
     run.metrics({"parameters": model.count_params(), **{name: times[name] for name in once}})
     return model, epochs, times

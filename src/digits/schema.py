@@ -3,10 +3,19 @@
 from typing import Annotated, Any
 
 from pydantic import field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from digits import CLASSES, IMAGE_SIDE, DigitsError, catalog
-from digits.catalog import Count, Fraction, NonNegative, Number, PositiveInt, Strict, expect, is_int
+from digits.catalog import (
+    Count,
+    Fraction,
+    NonNegative,
+    Number,
+    PositiveInt,
+    Strict,
+    expect,
+    expected,
+    is_int,
+)
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -33,7 +42,7 @@ class Choice(Strict):
             value = {value: None}
         if not isinstance(value, dict) or len(value) != 1:
             example = f"{next(iter(cls.model_fields))}: {{...}}"
-            raise _expected(f"one {cls.__name__.lower()}, such as {example}", value)
+            raise expected(f"one {cls.__name__.lower()}, such as {example}", value)
         return {name: {} if arguments is None else arguments for name, arguments in value.items()}
 
     @property
@@ -135,7 +144,7 @@ class Model(Strict):
     def _warms_up_in_time(self) -> "Model":
         most = self.epochs - 1
         if self.schedule and self.schedule.warmup > most:
-            raise _expected(f"at most {most} epochs", self.schedule.warmup, "schedule.warmup")
+            raise expected(f"at most {most} epochs", self.schedule.warmup, "schedule.warmup")
         return self
 
     @field_validator("layers")
@@ -148,7 +157,7 @@ class Model(Strict):
             if layer.name == "Flatten":
                 side = []
             elif (window or layer.name == "GlobalAveragePooling2D") and not side:
-                raise _expected(f"{what} to come before Flatten", layer.name)
+                raise expected(f"{what} to come before Flatten", layer.name)
             elif layer.name == "GlobalAveragePooling2D":
                 side = []
             elif (
@@ -156,16 +165,16 @@ class Model(Strict):
                 and not layer.pads
                 and min(s - w for s, w in zip(side, window, strict=True)) < 0
             ):
-                raise _expected(f"{what}'s window to fit its {side[0]}×{side[1]} input", window)
+                raise expected(f"{what}'s window to fit its {side[0]}×{side[1]} input", window)
             elif window:
                 lost = [0, 0] if layer.pads else [w - 1 for w in window]
                 side = [-(-(s - x) // t) for s, x, t in zip(side, lost, layer.strides, strict=True)]
         last = layers[-1].Dense if layers else None
         if last is None or (last.units, last.activation) != (CLASSES, "softmax"):
             found = {layers[-1].name: layers[-1].arguments} if layers else []
-            raise _expected(f"last layer Dense: {{units: {CLASSES}, activation: softmax}}", found)
+            raise expected(f"last layer Dense: {{units: {CLASSES}, activation: softmax}}", found)
         if side:
-            raise _expected("Flatten or GlobalAveragePooling2D before the last layer", "none")
+            raise expected("Flatten or GlobalAveragePooling2D before the last layer", "none")
         return layers
 
 
@@ -200,7 +209,7 @@ class Data(Strict):
     @classmethod
     def _names_the_four_files(cls, sha256: dict[str, str]) -> dict[str, str]:
         if set(sha256) != set(IDX_FILES):
-            raise _expected(f"the keys {', '.join(IDX_FILES)}", list(sha256))
+            raise expected(f"the keys {', '.join(IDX_FILES)}", list(sha256))
         return sha256
 
 
@@ -218,26 +227,26 @@ class Params(Strict):
     @classmethod
     def _names_are_file_names(cls, models: dict[str, Model]) -> dict[str, Model]:
         if not models:
-            raise _expected("at least one version", models)
+            raise expected("at least one version", models)
         for name in models:
             if len(name) > 40 or not name.replace("-", "").isalnum() or not name.isascii():
-                raise _expected('names of letters, digits and "-"', name)
+                raise expected('names of letters, digits and "-"', name)
         return models
 
     @model_validator(mode="after")
     def _versions_are_models(self) -> "Params":
         if not self.versions:
-            raise _expected("one or more of those under `models`", [], "versions")
+            raise expected("one or more of those under `models`", [], "versions")
         for index, version in enumerate(self.versions):
             if version not in self.models or version in self.versions[:index]:
-                raise _expected(
+                raise expected(
                     "names that stand under `models`, each once", version, f"versions[{index}]"
                 )
         if self.ensemble.version not in self.models:
-            raise _expected("a name under `models`", self.ensemble.version, "ensemble.version")
+            raise expected("a name under `models`", self.ensemble.version, "ensemble.version")
         for version in self.views:
             if version not in self.models:
-                raise _expected("names that stand under `models`", version, "views")
+                raise expected("names that stand under `models`", version, "views")
         return self
 
     def model(self, version: str) -> Model:
@@ -250,11 +259,6 @@ class Params(Strict):
             known = ", ".join(self.models)
             raise DigitsError(f"version {version!r}: expected one of {known} (params.yaml: models)")
         return self.models[version]
-
-
-def _expected(what: str, found: Any, key: str = "") -> PydanticCustomError:
-    """An error of the part that is being checked, or of one key of it."""
-    return PydanticCustomError("expected", "{what}", {"what": what, "found": found, "key": key})
 
 
 def _pair(size: int | list[int]) -> list[int]:

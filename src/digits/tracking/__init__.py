@@ -1,5 +1,6 @@
 """Runs in MLflow: the only part that knows it."""
 
+from digits.tracking import children
 from digits.tracking.environment import share_environment
 from digits.tracking.experiments import connect, find, told
 from digits.tracking.run import EXPERIMENT, MODEL_TAG, UNSENT, Run, attached, start
@@ -11,6 +12,7 @@ __all__ = [
     "UNSENT",
     "Run",
     "attached",
+    "children",
     "connect",
     "find",
     "kept",

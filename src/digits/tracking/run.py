@@ -148,6 +148,8 @@ def start(
     name: str,
     *,
     attach: bool = False,
+    again: str | None = None,
+    parent: str | None = None,
     experiment: str = EXPERIMENT,
     root: Path = Path(),
     say: Callable[[str], None] = lambda line: None,
@@ -158,12 +160,14 @@ def start(
         name: of the run.
         attach: use the run that `mlflow run` opened for this process, if it did; else such a run
             becomes the parent of a new one.
+        again: the id of a closed run to open again.
+        parent: the id of the run that a new one is part of.
         experiment: where the run is kept, unless it has a parent.
         root: of the project, where what cannot be sent is kept.
         say: is told of a server that is gone.
     """
     inherited = os.environ.pop(INHERITED_RUN, None)
-    opened = _open(name, inherited, attach, experiment)
+    opened = _open(name, (attach and inherited) or again, parent or inherited, experiment)
     run, status = Run(opened, unsent_folder=root / UNSENT, say=say), "FAILED"
     try:
         try:
@@ -183,23 +187,23 @@ def start(
         run.close(status)
 
 
-def _open(name: str, inherited: str | None, attach: bool, experiment: str) -> str:
-    """The id of a run that is now MLflow's active one."""
+def _open(name: str, known: str | None, parent: str | None, experiment: str) -> str:
+    """The id of a run that is now MLflow's active one: one that is known, or a new one."""
     client = MlflowClient()
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_EVERY)
     # It complains of every value that a server which is gone does not take.
     logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
     process = {PROCESS_TAG: this_process()}
     try:
-        if attach and inherited:
-            client.update_run(inherited, name=name)
-            mlflow.start_run(run_id=inherited, log_system_metrics=True, tags=process)
-            return inherited
-        beside = client.get_run(inherited).info if inherited else None
+        if known:
+            client.update_run(known, name=name)
+            mlflow.start_run(run_id=known, log_system_metrics=True, tags=process)
+            return known
+        beside = client.get_run(parent).info if parent else None
         opened = mlflow.start_run(
             experiment_id=(beside or client.get_experiment_by_name(experiment)).experiment_id,
             run_name=name,
-            parent_run_id=inherited,
+            parent_run_id=parent,
             log_system_metrics=True,
             tags=process,
         )

@@ -1,0 +1,1 @@
+"""Many trainings as one study: over seeds, or in search of better parameters."""
