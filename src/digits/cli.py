@@ -3,65 +3,23 @@
 Modules are imported inside the commands, so that none waits for a library that it does not use.
 """
 
-import os
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from digits import DigitsError
-
-PARAMS, DATA, STUDIES = "params.yaml", "data/mnist.npz", Path("metrics/studies")
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """Interrupt once: `mlflow run` sends a second signal, which must not disturb the closing."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-class Group(click.Group):
-    """Turns what a user can put right into one line and a non-zero exit status."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, _interrupt)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
-            signal.signal(signal.SIGINT, _interrupt)
-        try:
-            return super().invoke(ctx)
-        except DigitsError as error:
-            click.echo(f"digits: {error}", err=True)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            click.echo("digits: interrupted", err=True)
-            sys.exit(130)
-
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def path_option(name: str, text: str, required: bool = True) -> Decorator:
-    """An option that takes a path."""
-    return click.option(name, type=click.Path(path_type=Path), required=required, help=text)
-
-
-params_option = click.option(
-    "--params",
-    type=click.Path(path_type=Path),
-    default=PARAMS,
-    show_default=True,
-    help="Parameter file.",
-)
+from digits.options import PARAMS, Group, connect, params_option, path_option, root, warn
+from digits.study.commands import study
 
 
 @click.group(cls=Group)
 @click.version_option(package_name="digits")
 def main() -> None:
     """Handwritten-digit recognition on MNIST: the stages of dvc.yaml, one command each."""
+
+
+main.add_command(study)
 
 
 @main.command()
@@ -103,7 +61,7 @@ def train(
 
     parameters = config.load(params)
     parameters.model(version)
-    store.check(store.address(_root()))
+    store.check(store.address(root()))
     if seed == parameters.seed:
         raise DigitsError(
             f"{params}: seed: {seed}, with which {version} itself is trained; expected another one "
@@ -114,11 +72,11 @@ def train(
 
     from digits import pipeline, recording, tracking
 
-    _connect()
+    connect()
     console = recording.console()
     name = version if seed is None else f"{version}-{seed}"
     seed = parameters.seed if seed is None else seed
-    with tracking.start(name, root=_root(), say=_warn) as run, recording.logged(console, run):
+    with tracking.start(name, root=root(), say=warn) as run, recording.logged(console, run):
         run.tags(recording.tags(version, reported))
         trained, epochs, times = pipeline.train(version, parameters, seed, mnist, run, console)
 
@@ -170,9 +128,9 @@ def evaluate(
     from digits import models as networks
     from digits import pipeline, recording, tracking
 
-    _connect()
+    connect()
     wanted = scores is None
-    with tracking.attached("evaluate", wanted, root=_root(), say=_warn) as project_run:
+    with tracking.attached("evaluate", wanted, root=root(), say=warn) as project_run:
         for version in parameters.versions:
             if version not in found:
                 click.echo(f"{version}: warning: no {models / version}.keras; skipped", err=True)
@@ -187,7 +145,7 @@ def evaluate(
                 final = pipeline.final_metrics(scored)
                 project_run.metrics({f"{version}.{name}": v for name, v in final.items()})
             else:
-                run = tracking.find(found[version], root=_root(), say=_warn)
+                run = tracking.find(found[version], root=root(), say=warn)
                 recording.complete_run(version, found[version], run, mnist, probabilities, scored)
 
 
@@ -222,7 +180,7 @@ def ensemble(
     from digits import models as networks
     from digits import pipeline, recording, tracking
 
-    _connect()
+    connect()
     folders = {"scores": scores, "predictions": predictions, "confusion": confusion}
     views = parameters.views.get(version, [])
     loaded = {name: networks.load(path) for name, path in files_of.items()}
@@ -233,10 +191,10 @@ def ensemble(
         click.echo(pipeline.summary(name, scored))
         recording.write_evaluation(name, mnist, of_each[name], scored, folders)
         if name != version:  # whose run has its scores from `evaluate`
-            made = tracking.find(files_of[name], root=_root(), say=_warn)
+            made = tracking.find(files_of[name], root=root(), say=warn)
             recording.complete_run(name, files_of[name], made, mnist, of_each[name], scored)
     name = f"{version}{ENSEMBLE}"
-    with tracking.start(name, root=_root(), say=_warn) as run:
+    with tracking.start(name, root=root(), say=warn) as run:
         run.tags(recording.tags(name, {}))
         run.parameters({"model": name, "ensemble.members": ", ".join(loaded)})
         probabilities = pipeline.together(list(of_each.values()))
@@ -315,6 +273,8 @@ def report(check: bool, metrics: Path, readme: Path) -> None:
         )
     page = (files.read_bytes(readme) or b"").decode()
     page = report.in_readme(page, "results", report.table(results))
+    if results.study:
+        page = report.in_readme(page, "reproduction", report.study_table(results))
     for name, table in (("benchmark", speed.tables), ("faults", report.promises)):
         known = metrics / f"{name}.json"
         if known.exists():
@@ -323,6 +283,7 @@ def report(check: bool, metrics: Path, readme: Path) -> None:
         metrics / "report.md": report.page(results).encode(),
         metrics / "training-time.png": plots.png(report.training_time(results)),
         readme: page.encode(),
+        **{metrics / end: plots.png(f) for end, f in report.study_figures(results).items()},
     }
     stale = [path for path, content in written.items() if files.read_bytes(path) != content]
     if check and stale:
@@ -367,7 +328,7 @@ def run(
         ("models", name, "optimizer", "*", "learning_rate"): learning_rate,
     }
     parameters = config.load(params, {k: text for k, text in given.items() if text != PARAMS})
-    store.check(store.address(_root()))
+    store.check(store.address(root()))
     if data.exists():
         mnist = dataset.load(data)
     else:
@@ -376,9 +337,9 @@ def run(
 
     from digits import pipeline, recording, tracking
 
-    _connect()
+    connect()
     console = recording.console()
-    started = tracking.start(name, attach=True, root=_root(), say=_warn)
+    started = tracking.start(name, attach=True, root=root(), say=warn)
     with started as tracked, recording.logged(console, tracked):
         tracked.tags(recording.tags(name, reported))
         trained, history, _ = pipeline.train(
@@ -400,7 +361,7 @@ def runs(models: tuple[Path, ...]) -> None:
     """
     from digits import tracking
 
-    _connect()
+    connect()
     for path in sorted(path for folder in models for path in folder.glob("*.keras")):
         found = tracking.find(path)
         click.echo(f"{path}: {tracking.told(found) if found else 'its record is gone'}")
@@ -411,9 +372,9 @@ def send() -> None:
     """Send what an MLflow server that was gone has not been told yet."""
     from digits import tracking
 
-    folders = list(tracking.kept(_root() / tracking.UNSENT))
+    folders = list(tracking.kept(root() / tracking.UNSENT))
     if folders:
-        _connect()
+        connect()
     for folder in folders:
         from digits import models
 
@@ -428,85 +389,9 @@ def relocate() -> None:
     """After the project's folder was moved: have `mlflow ui` find the artifacts again."""
     from digits import store
 
-    with store.alone(_root()):
-        before = store.relocate(_root())
-    click.echo(f"was {before}, is {_root()}" if before else f"is {_root()}, as it was")
-
-
-@main.group()
-def study() -> None:
-    """Many trainings as one: over seeds, or in search of better parameters."""
-
-
-def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option(
-            "--workers", type=click.IntRange(1), help="Trials at once, if without --address."
-        ),
-        click.option("--address", help="Of a Ray cluster; without it, this machine does the work."),
-        path_option("--out", "The folder of results.  [default: metrics/studies/NAME]", False),
-        click.option("--data", type=click.Path(path_type=Path), default=DATA, show_default=True),
-        params_option,
-        click.argument("file", type=click.Path(path_type=Path)),
-    ):
-        command = option(command)
-    return command
-
-
-@study.command("run")
-@_study_options
-def run_study(**given: Any) -> None:
-    """Train the trials of FILE that have no result yet."""
-    _conduct(**given)
-
-
-@study.command("resume")
-@_study_options
-def resume_study(**given: Any) -> None:
-    """Go on with the study of FILE, which must have been begun; nothing is trained twice."""
-    _conduct(**given, resume=True)
-
-
-def _conduct(
-    file: Path,
-    params: Path,
-    data: Path,
-    out: Path | None,
-    address: str | None,
-    workers: int | None,
-    resume: bool = False,
-) -> None:
-    from importlib.util import find_spec
-
-    from digits import dataset, environment, store
-    from digits.study import plan
-
-    planned = plan.load(file, params)
-    out = out or STUDIES / planned.name
-    if resume and not out.exists():
-        raise DigitsError(f"{out}: nothing to resume; `digits study run {file}` begins it")
-    if find_spec("ray") is None:
-        raise DigitsError("a study needs Ray: `make study-env` installs it")
-    kept_at = store.address(_root())
-    store.check(kept_at)
-    mnist = dataset.load(data)
-
-    from digits.study.conduct import conduct
-
-    _connect()
-    found = conduct(
-        planned,
-        mnist,
-        out,
-        root=_root(),
-        store=kept_at,
-        tags={"stage": os.environ.get("DVC_STAGE") or "study", **environment.code()},
-        address=address,
-        workers=workers,
-        attach=True,
-        say=click.echo,
-    )
-    click.echo(f"{planned.name}: {len(found)} trials in {out}")
+    with store.alone(root()):
+        before = store.relocate(root())
+    click.echo(f"was {before}, is {root()}" if before else f"is {root()}, as it was")
 
 
 @main.command("mlflow-env")
@@ -516,18 +401,3 @@ def mlflow_env(project: Path) -> None:
     from digits import tracking
 
     click.echo(tracking.share_environment(project, Path(sys.prefix)))
-
-
-def _connect() -> None:
-    from digits import tracking
-
-    tracking.connect(_root(), say=_warn)
-
-
-def _warn(line: str) -> None:
-    click.echo(f"digits: {line}", err=True)
-
-
-def _root() -> Path:
-    """The project's folder: DVC's main repository even where it runs in a copy, else this one."""
-    return Path(os.environ.get("DVC_ROOT") or ".").resolve()

@@ -6,8 +6,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from digits import DigitsError, plots, seeds
-from digits.results import Results, hardware, percent
+from digits.results import REPRODUCTION, Results, hardware, percent
+from digits.study import figures, pages
 
+STUDY_FIGURES = f"studies/{REPRODUCTION}/figures"
 Row = tuple[str, str, Callable[[Any], str]]
 
 
@@ -101,12 +103,47 @@ def page(results: Results) -> str:
         "![training time](training-time.png)",
         *(_section(version, results) for version in results.scores),
         *([seeds.section(results.ensemble)] if results.ensemble else []),
+        *(_study(results) if results.study else []),
         "## The data",
         "![samples](figures/samples.png)",
         "## What the 2018 report says of itself that its logs do not",
         "\n".join(f"- {note}" for note in results.notes),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def study_figures(results: Results) -> dict[str, Figure]:
+    """The figures of the study over seeds, by the end of their path; none without a study."""
+    if results.study is None or not (grouped := pages.by_version(results.study.results)):
+        return {}
+    accuracies = {version: pages.test_accuracies(found) for version, found in grouped.items()}
+    losses = {version: pages.losses(found) for version, found in grouped.items()}
+    known = results.reported
+    return {
+        f"{STUDY_FIGURES}/accuracies.png": figures.accuracies(
+            accuracies, {version: told["test_accuracy"] for version, told in known.items()}
+        ),
+        f"{STUDY_FIGURES}/losses.png": figures.losses(
+            losses, {version: told["history"]["loss"] for version, told in known.items()}
+        ),
+    }
+
+
+def study_table(results: Results) -> str:
+    """Many seeds against the report: tables and verdict."""
+    study = results.study
+    if study is None:
+        return ""
+    return pages.table(study.results, results.reported, study.machines) + "\n"
+
+
+def _study(results: Results) -> list[str]:
+    assert results.study
+    return [
+        "## Over seeds",
+        study_table(results).strip(),
+        pages.section(results.study.results, results.reported, STUDY_FIGURES),
+    ]
 
 
 def _section(version: str, results: Results) -> str:

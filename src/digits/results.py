@@ -8,6 +8,7 @@ from typing import Any
 from digits import DigitsError, files
 
 ENSEMBLE = "-ensemble"
+REPRODUCTION = "reproduction"  # the study of studies/reproduction.yaml
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,16 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
+class Trials:
+    """What a folder of metrics/studies holds: the trials' results, and the machines they ran on."""
+
+    results: Sequence[Mapping[str, Any]]
+    machines: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Results:
-    """What the metrics folder holds, by version."""
+    """What the metrics folder holds, by version; `study` is the one over seeds."""
 
     notes: list[str]
     reported: Mapping[str, Any]
@@ -42,6 +51,7 @@ class Results:
     epochs: Mapping[str, int]
     first_loss: Mapping[str, float]
     ensemble: Ensemble | None
+    study: Trials | None
 
 
 def percent(share: float | None) -> str:
@@ -75,7 +85,16 @@ def read(metrics: Path) -> Results:
         epochs={v: len(columns["epoch"]) for v, columns in history.items()},
         first_loss={v: columns["loss"][0] for v, columns in history.items()},
         ensemble=_ensemble(metrics, versions),
+        study=trials(metrics / "studies" / REPRODUCTION),
     )
+
+
+def trials(folder: Path) -> Trials | None:
+    """The results of the study in a folder, if there are any."""
+    found = [files.read_json(path) for path in sorted((folder / "trials").glob("*.json"))]
+    beside = [files.read_json(path) for path in sorted((folder / "timing").glob("*.json"))]
+    machines = sorted({hardware(told["machine"]) for told in beside if told["machine"]})
+    return Trials(found, machines) if found else None
 
 
 def _scores(folder: Path, version: str) -> Any:

@@ -24,10 +24,20 @@ SETTINGS = {
 }
 os.environ.update(SETTINGS)
 
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.tune.schedulers import ASHAScheduler  # noqa: E402
-from ray.tune.search.optuna import OptunaSearch  # noqa: E402
+try:
+    import ray
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+except ModuleNotFoundError as error:
+    raise DigitsError(
+        f"{error.name} is not installed: `make .venv/study.done` installs what a study needs"
+    ) from None
 
 Config = dict[str, Any]
 RESULT, FAILURE, TRIAL = "result", "failure", "trial"
@@ -69,7 +79,7 @@ def started(address: str | None, workers: int | None, threads: int) -> Iterator[
     else:
         os.environ["PYTHONPATH"] = str(package.parent)  # for Ray's processes, wherever they start
         cores = threads * workers if workers else max(threads, environment_cores())
-        shared |= {"num_cpus": cores, "include_dashboard": False}
+        shared |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
     try:
         ray.init(**shared)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -157,12 +167,6 @@ def search(
 
 
 def _distribution(choices: Range | list[Any]) -> Any:
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-
     if isinstance(choices, list):
         return CategoricalDistribution(choices)
     low, high = choices.low, choices.high
@@ -224,7 +228,7 @@ def _tune(
         ).fit()
 
 
-class _Listener(tune.Callback):
+class _Listener(tune.Callback):  # type: ignore[misc]
     """Hands on what comes of each trial."""
 
     def __init__(self, done: Callable[[Outcome], None]) -> None:

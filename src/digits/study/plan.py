@@ -125,6 +125,10 @@ class Plan:
             for seed in range(first, first + count)
         ]
 
+    def size(self) -> int:
+        """The number of trials."""
+        return self.study.search.trials if self.study.search else len(self.trials())
+
     def params(self, trial: Trial) -> Params:
         """The parameters of a trial.
 

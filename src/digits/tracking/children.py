@@ -1,6 +1,6 @@
 """The run of a study, found again, and those of its trials, which are its children."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import mlflow
@@ -25,12 +25,13 @@ def unfinished(study: str) -> str | None:
     return str(whole[0].info.run_id)
 
 
-def results(parent: str, name: str) -> list[dict[str, Any]]:
-    """The JSON artifacts of that name of the finished trials of a study."""
+def results(parent: str, name: str, known: Container[str]) -> list[dict[str, Any]]:
+    """The JSON artifacts of that name of the finished trials of a study that are not known."""
     return [
         mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/{name}")
         for run in _children(parent, "FINISHED")
-        if any(file.path == name for file in MlflowClient().list_artifacts(run.info.run_id))
+        if run.data.tags.get(TRIAL_TAG) not in known
+        and any(file.path == name for file in MlflowClient().list_artifacts(run.info.run_id))
     ]
 
 
