@@ -1,12 +1,14 @@
 # `make`: the environment, then whatever of the pipeline is not up to date.
 # `make ensemble`: its members too, which takes several times as long.
+# `make study`: what is missing of the studies, with Ray; hours, if that is much.
 # `make test`: every check and test.   `make test-faults`: those that kill, cut off and fill disks.
+# `make test-study`: those of Ray and of a team's server.
 # `make bench`: the speed.   `make lock`: pin dependencies anew.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL = uv pip install --quiet --compile-bytecode --python .venv/bin/python
 
-.PHONY: all ensemble test test-faults bench lock
+.PHONY: all ensemble study test test-faults test-study bench lock
 all: .venv/main.done
 	@test "$$(cat .venv/mlflow-env)" -ef .venv || digits mlflow-env . > .venv/mlflow-env || true
 	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC cannot read it empty, as a kill may leave it
@@ -17,6 +19,10 @@ ensemble: all
 	dvc repro ensemble/dvc.yaml
 	@digits report metrics README.md
 
+study: .venv/study.done
+	dvc repro studies/dvc.yaml
+	@digits report metrics README.md
+
 test: .venv/dev.done
 	ruff format --check .
 	ruff check .
@@ -25,6 +31,9 @@ test: .venv/dev.done
 
 test-faults: .venv/dev.done
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m faults --counts=metrics/faults.json
+
+test-study: .venv/dev.done .venv/study.done .venv/server.done
+	pytest -n 2 --dist loadfile -m study
 
 # A quick look: make bench BENCH="--images 5000 --epochs 2 --repeats 1 --out /tmp/speed.json"
 bench: .venv/bench.done
@@ -41,18 +50,15 @@ bench: .venv/bench.done
 	@digits mlflow-env . > .venv/mlflow-env || true
 	@touch $@
 
-.venv/dev.done: .venv/main.done requirements/dev.txt
-	$(INSTALL) --require-hashes -r requirements/dev.txt
-	@touch $@
-
-.venv/bench.done: .venv/main.done requirements/bench.txt
-	$(INSTALL) --require-hashes -r requirements/bench.txt
+# dev, bench: tools;  study: Ray;  server: what an MLflow server for a team needs.
+.venv/%.done: .venv/main.done requirements/%.txt
+	$(INSTALL) --require-hashes -r requirements/$*.txt
 	@touch $@
 
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --custom-compile-command "make lock" --upgrade
 lock:
 	$(COMPILE) pyproject.toml -o requirements/main.txt
-	$(COMPILE) pyproject.toml --extra dev -c requirements/main.txt -o requirements/dev.txt
-	$(COMPILE) pyproject.toml --extra bench -c requirements/main.txt -o requirements/bench.txt
+	for extra in dev bench study server; do \
+	  $(COMPILE) pyproject.toml --extra $$extra -c requirements/main.txt -o requirements/$$extra.txt; done
 	echo 'uv==0.13.8' | $(COMPILE) - -o requirements/uv.txt

@@ -48,7 +48,8 @@ def conduct(
         if not results.missing():
             say(f"{plan.name}: all {plan.size()} trials are there; nothing to train")
             return results.in_order()
-        again = tracking.children.unfinished(plan.name)
+        begun = bool(results.in_order())
+        again = tracking.children.parent(plan.name, even_finished=begun)
         with tracking.start(plan.name, attach=attach, again=again, root=root, say=say) as run:
             run.tags({**tags, "study": plan.name})
             for result in tracking.children.results(run.id, RESULT, results):
@@ -61,6 +62,8 @@ def conduct(
                 failed = {}
                 if results.missing():
                     failed = _train(plan, dataset, place, results, cluster, workers)
+                if results.missing() > len(failed):
+                    raise KeyboardInterrupt  # Ray Tune takes Ctrl-C itself, and just ends
             finally:
                 tracking.children.close(run.id, "KILLED", "the study was interrupted")
             if failed:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,16 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import digits
 from digits import DigitsError
 from digits.study.plan import Range, Search
 
-# What Ray would otherwise do unasked: send usage statistics, write three logs a trial, take Ctrl-C
-# for a wish to go on, stop at a trial that fails before its first metric.
+# What Ray would otherwise do unasked: send usage statistics, write three logs a trial, stop at a
+# trial that fails before its first metric.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGNAL_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
@@ -40,6 +42,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 Config = dict[str, Any]
+ENDS_WITHIN = 5  # seconds
 RESULT, FAILURE, TRIAL = "result", "failure", "trial"
 
 
@@ -80,14 +83,19 @@ def started(address: str | None, workers: int | None, threads: int) -> Iterator[
         os.environ["PYTHONPATH"] = str(package.parent)  # for Ray's processes, wherever they start
         cores = threads * workers if workers else max(threads, environment_cores())
         shared |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
+    at_end = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**shared)
+        signal.signal(signal.SIGTERM, at_end)  # Ray's own would leave runs open
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise DigitsError(f"Ray: {' '.join(str(error).split())[:200]}") from error
     try:
         yield len([node for node in ray.nodes() if node["Alive"]])
     finally:
+        own = [] if address else psutil.Process().children(recursive=True)
         ray.shutdown()
+        for process in psutil.wait_procs(own, timeout=ENDS_WITHIN)[1]:
+            process.kill()  # a trial that has not noticed
 
 
 def environment_cores() -> int:

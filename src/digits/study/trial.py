@@ -69,10 +69,12 @@ def train(
     root = place.root if place.root.exists() else Path.cwd()
     tracking.connect(root)
     tracking.children.close(place.parent, "FAILED", "killed, and tried again", trial.name)
+    digest = plan.digest(trial, dataset.digest())
     made_by = environment.machine() | environment.libraries()
     given_up = None
     with tracking.start(trial.name, parent=place.parent, root=root) as run:
-        run.tags({**place.tags, **made_by, "trial": trial.name, "version": trial.version})
+        run.tags({**place.tags, **made_by, "trial": trial.name, "digest": digest})
+        run.tags({"version": trial.version})
         try:
             model, epochs, times = pipeline.train(
                 trial.version,
@@ -90,7 +92,7 @@ def train(
         else:
             result = {
                 **asdict(trial),
-                "digest": plan.digest(trial, dataset.digest()),
+                "digest": digest,
                 "threads": plan.study.threads,
                 "metrics": by_epoch([epoch.metrics for epoch in epochs]),
             }
@@ -100,6 +102,8 @@ def train(
                 scored = evaluation.score(probabilities, dataset.y_test)
                 result["test"] = {name: scored[name] for name in ("loss", "accuracy", "errors")}
                 run.metrics({f"test_{name}": value for name, value in result["test"].items()})
+            if not run.is_cut_off and not tracking.children.is_open(run.id):
+                raise KeyboardInterrupt  # the study went on without this process
             result |= {"seconds": times["training_seconds"], "machine": made_by}
             run.text(json.dumps(result), RESULT)
         run.text("\n".join(console.lines) + "\n", "console.log")

@@ -11,8 +11,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 TRIAL_TAG, STUDY_TAG = "trial", "study"
 
 
-def unfinished(study: str) -> str | None:
-    """The id of the newest run of a study, unless that is finished."""
+def parent(study: str, even_finished: bool) -> str | None:
+    """The id of the newest run of a study, unless it is finished and that is not wanted."""
     client = MlflowClient()
     found = client.search_runs(
         [experiment.experiment_id for experiment in client.search_experiments()],
@@ -20,9 +20,9 @@ def unfinished(study: str) -> str | None:
         order_by=["attributes.start_time DESC"],
     )
     whole = [run for run in found if MLFLOW_PARENT_RUN_ID not in run.data.tags]
-    if not whole or whole[0].info.status == "FINISHED":
-        return None
-    return str(whole[0].info.run_id)
+    if whole and (even_finished or whole[0].info.status != "FINISHED"):
+        return str(whole[0].info.run_id)
+    return None
 
 
 def results(parent: str, name: str, known: Container[str]) -> list[dict[str, Any]]:
@@ -33,6 +33,11 @@ def results(parent: str, name: str, known: Container[str]) -> list[dict[str, Any
         if run.data.tags.get(TRIAL_TAG) not in known
         and any(file.path == name for file in MlflowClient().list_artifacts(run.info.run_id))
     ]
+
+
+def is_open(run: str) -> bool:
+    """Whether nobody has closed a run."""
+    return bool(MlflowClient().get_run(run).info.status == "RUNNING")
 
 
 def close(parent: str, status: str, reason: str, trial: str | None = None) -> None:
