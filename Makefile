@@ -50,7 +50,12 @@ bench: .venv/bench.done
 	@digits mlflow-env . > .venv/mlflow-env || true
 	@touch $@
 
-# dev, bench: tools;  study: Ray;  server: what an MLflow server for a team needs.
+# The environment of an MLflow server for a team.
+.venv/server.done: .venv/main.done server/requirements.txt
+	$(PYTHON) -m venv .venv/server
+	$(INSTALL:.venv/bin/python=.venv/server/bin/python) --require-hashes -r server/requirements.txt
+	@touch $@
+
 .venv/%.done: .venv/main.done requirements/%.txt
 	$(INSTALL) --require-hashes -r requirements/$*.txt
 	@touch $@
@@ -59,6 +64,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
   --no-emit-index-url --custom-compile-command "make lock" --upgrade
 lock:
 	$(COMPILE) pyproject.toml -o requirements/main.txt
-	for extra in dev bench study server; do \
+	for extra in dev bench study; do \
 	  $(COMPILE) pyproject.toml --extra $$extra -c requirements/main.txt -o requirements/$$extra.txt; done
+	$(COMPILE) server/requirements.in -o server/requirements.txt
 	echo 'uv==0.13.8' | $(COMPILE) - -o requirements/uv.txt

@@ -44,8 +44,10 @@ def write(project: Path, study: Any, **changed: Any) -> None:
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
-def study(project: Path, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return digits(project, "study", command, "studies/tiny.yaml", *arguments)
+def study(
+    project: Path, command: str, *arguments: str, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    return digits(project, "study", command, "studies/tiny.yaml", *arguments, **extra)
 
 
 def trials(project: Path) -> dict[str, bytes]:
@@ -110,11 +112,20 @@ def test_a_trial_gives_the_same_bits_alone_and_after_others(project: Path) -> No
     assert trials(project) == {"v2-5": one_after_the_other["v2-5"]}
 
 
-def start(project: Path, command: str) -> "subprocess.Popen[str]":
+def start(project: Path, command: str, *arguments: str, **extra: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", FOREGROUND, *PYTHON, "study", command, "studies/tiny.yaml"],
+        [
+            sys.executable,
+            "-c",
+            FOREGROUND,
+            *PYTHON,
+            "study",
+            command,
+            "studies/tiny.yaml",
+            *arguments,
+        ],
         cwd=project,
-        env=environment(PYTHONPATH=str(ROOT / "src")),
+        env=environment(PYTHONPATH=str(ROOT / "src"), **extra),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

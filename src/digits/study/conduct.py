@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def _train(
 
 def _work(
     chosen: Any,
-    number: str,
+    worker: Any,
     told: Callable[[Mapping[str, float]], None],
     *,
     plan: Plan,
@@ -130,8 +131,8 @@ def _work(
     if isinstance(chosen, str):
         trial = next(trial for trial in plan.trials() if trial.name == chosen)
     else:
-        trial = _searched(plan, chosen, number)
-    return train(trial, plan, dataset, place, told)
+        trial = _searched(plan, chosen, worker.trial)
+    return train(trial, plan, dataset, replace(place, node=worker.node), told)
 
 
 def _searched(plan: Plan, changes: Mapping[str, Any], number: str) -> Trial:

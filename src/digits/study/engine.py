@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,14 @@ RESULT, FAILURE, TRIAL = "result", "failure", "trial"
 
 
 @dataclass(frozen=True)
+class Worker:
+    """What works on a trial: Ray's id of the trial, and the address of the node."""
+
+    trial: str
+    node: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came of one trial.
 
@@ -73,8 +82,8 @@ def started(address: str | None, workers: int | None, threads: int) -> Iterator[
         DigitsError: there is no cluster there.
     """
     package = Path(digits.__file__).parent
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is told by `done`
-    shared: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # What fails is told by `done`.
+    shared: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address:
         told = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
         shared |= {"address": address}
@@ -82,6 +91,8 @@ def started(address: str | None, workers: int | None, threads: int) -> Iterator[
     else:
         os.environ["PYTHONPATH"] = str(package.parent)  # for Ray's processes, wherever they start
         cores = threads * workers if workers else max(threads, environment_cores())
+        # Ray would keep one under the home folder.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         shared |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
     at_end = signal.getsignal(signal.SIGTERM)
     try:
@@ -115,7 +126,7 @@ def each(
     """Run a function once for each name.
 
     Args:
-        work: of a name and an id, a function to tell metrics to, and what is shared. Where it
+        work: of a name, a Worker, a function to tell metrics to, and what is shared. Where it
             raises DigitsError, it is not tried again.
         shared: by name; it is sent to each machine once.
         done: is called here with each outcome as soon as it is there.
@@ -203,9 +214,8 @@ def _tune(
             tune.report(last)
 
         try:
-            ended = {
-                RESULT: work(_chosen(config), tune.get_context().get_trial_id(), told, **shared)
-            }
+            worker = Worker(tune.get_context().get_trial_id(), ray.util.get_node_ip_address())
+            ended = {RESULT: work(_chosen(config), worker, told, **shared)}
         except DigitsError as error:
             ended = {FAILURE: str(error)}
         tune.report({**last, **ended})

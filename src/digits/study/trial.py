@@ -23,12 +23,14 @@ class Place:
         parent: id of the study's run.
         root: the project's folder, if it is on this machine.
         tags: that every run of the study has.
+        node: address of the machine that does the work.
     """
 
     store: str
     parent: str
     root: Path
     tags: Mapping[str, object]
+    node: str = ""
 
 
 def use_threads(threads: int) -> None:
@@ -74,7 +76,7 @@ def train(
     given_up = None
     with tracking.start(trial.name, parent=place.parent, root=root) as run:
         run.tags({**place.tags, **made_by, "trial": trial.name, "digest": digest})
-        run.tags({"version": trial.version})
+        run.tags({"version": trial.version, "node": place.node})
         try:
             model, epochs, times = pipeline.train(
                 trial.version,
