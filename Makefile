@@ -3,12 +3,12 @@
 # `make study`: what is missing of the studies, with Ray; hours, if that is much.
 # `make test`: every check and test.   `make test-faults`: those that kill, cut off and fill disks.
 # `make test-study`: those of Ray and of a team's server.
-# `make bench`: the speed.   `make lock`: pin dependencies anew.
+# `make bench`: the speed.   `make study-cost`: what a study costs.   `make lock`: pin dependencies anew.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL = uv pip install --quiet --compile-bytecode --python .venv/bin/python
 
-.PHONY: all ensemble study test test-faults test-study bench lock
+.PHONY: all ensemble study test test-faults test-study bench study-cost lock
 all: .venv/main.done
 	@test "$$(cat .venv/mlflow-env)" -ef .venv || digits mlflow-env . > .venv/mlflow-env || true
 	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC cannot read it empty, as a kill may leave it
@@ -38,6 +38,10 @@ test-study: .venv/dev.done .venv/study.done .venv/server.done
 # A quick look: make bench BENCH="--images 5000 --epochs 2 --repeats 1 --out /tmp/speed.json"
 bench: .venv/bench.done
 	python benchmarks/bench.py $(BENCH)
+	@digits report metrics README.md
+
+study-cost: .venv/study.done
+	python benchmarks/study_cost.py
 	@digits report metrics README.md
 
 .venv/main.done: requirements/main.txt requirements/uv.txt pyproject.toml

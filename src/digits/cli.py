@@ -263,6 +263,7 @@ def report(check: bool, metrics: Path, readme: Path) -> None:
     """Write METRICS/report.md, its figure of training times, and the tables in README."""
     from digits import files, plots, report, speed
     from digits import results as measured
+    from digits.study import cost
 
     results = measured.read(metrics)
     if results.ensemble is None and (metrics / "ensemble").exists():
@@ -275,7 +276,11 @@ def report(check: bool, metrics: Path, readme: Path) -> None:
     page = report.in_readme(page, "results", report.table(results))
     if results.study:
         page = report.in_readme(page, "reproduction", report.study_table(results))
-    for name, table in (("benchmark", speed.tables), ("faults", report.promises)):
+    for name, table in (
+        ("benchmark", speed.tables),
+        ("faults", report.promises),
+        ("study-cost", cost.tables),
+    ):
         known = metrics / f"{name}.json"
         if known.exists():
             page = report.in_readme(page, name, table(files.read_json(known)) + "\n")

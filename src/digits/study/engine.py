@@ -91,8 +91,7 @@ def started(address: str | None, workers: int | None, threads: int) -> Iterator[
     else:
         os.environ["PYTHONPATH"] = str(package.parent)  # for Ray's processes, wherever they start
         cores = threads * workers if workers else max(threads, environment_cores())
-        # Ray would keep one under the home folder.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray writes one to ~/.ray
         shared |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
     at_end = signal.getsignal(signal.SIGTERM)
     try:

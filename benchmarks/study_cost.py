@@ -1,0 +1,121 @@
+"""`make study-cost`: what a study and its engine cost; writes metrics/study-cost.json."""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import click
+
+import paths
+from digits import config, dataset, environment, files, store, tracking
+from digits.dataset import Dataset
+from digits.study import cost, engine
+from digits.study.conduct import conduct
+from digits.study.plan import Plan, Study
+from digits.study.results import TIMING
+from race import spread
+
+# Trials at once, threads of each.
+WAYS = {cost.ONE_BY_ONE: (1, 2), cost.ONE_THREAD: (1, 1), cost.AT_ONCE: (2, 1)}
+
+
+@click.command()
+@click.option("--trials", default="v1=12,v2=4", show_default=True, help="Of each version, a study.")
+@click.option("--repeats", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--trivial", default="10,100,1000", show_default=True, help="Sizes of empty studies.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("metrics/study-cost.json"))
+def main(trials: str, repeats: int, trivial: str, out: Path) -> None:
+    """Time studies of the same trials, one by one and two at a time, and studies of nothing.
+
+    Run it on a machine with nothing else to do.
+    """
+    mnist = dataset.load(paths.DATA)
+    raw = config.read(paths.PARAMS)
+    machine = environment.machine() | environment.libraries() | environment.code()
+    asked = {v: int(n) for v, n in (pair.split("=") for pair in trials.split(","))}
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    measured = {
+        "machine": machine,
+        "empty": [dict(row) for row in empty([int(n) for n in trivial.split(",")])],
+        "trials": {v: throughput(v, n, repeats, raw, mnist) for v, n in asked.items()},
+    }
+    click.echo(cost.tables(measured))
+    files.write_json(out, measured)
+    click.echo(f"wrote {out}")
+
+
+def nothing(name: str, worker: Any, told: Any) -> int:
+    """A trial that takes no time."""
+    return len(name)
+
+
+def empty(sizes: Sequence[int]) -> Iterator[dict[str, float]]:
+    """Seconds that the engine takes for so many trials of nothing, two at a time."""
+    start = time.perf_counter()
+    with engine.started(None, 2, 1):
+        begun = time.perf_counter() - start
+        for size in sizes:
+            done: list[engine.Outcome] = []
+            start = time.perf_counter()
+            names = [str(number) for number in range(size)]
+            engine.each(names, nothing, {}, done.append, threads=1, retries=0)
+            taken = time.perf_counter() - start
+            assert sum(outcome.result is not None for outcome in done) == size
+            click.echo(f"{size} trials of nothing: {taken:.1f} s")
+            yield {"trials": size, "seconds": round(taken, 3), "start": round(begun, 3)}
+
+
+def throughput(version: str, trials: int, repeats: int, raw: Any, mnist: Dataset) -> Any:
+    """Wall time of whole studies of one version, each way in turn, and of their trainings."""
+    walls: dict[str, list[float]] = {way: [] for way in WAYS}
+    fits: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(repeats):
+        for way, (workers, threads) in WAYS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                root = Path(folder)
+                study = Study.model_validate({"seeds": {version: trials}, "threads": threads})
+                tracking.connect(root)
+                start = time.perf_counter()
+                conduct(
+                    Plan("cost", study, raw),
+                    mnist,
+                    root / "out",
+                    root=root,
+                    address=store.address(root),
+                    tags={},
+                    workers=workers,
+                )
+                walls[way].append(time.perf_counter() - start)
+                told = [json.loads(p.read_text()) for p in (root / "out" / TIMING).glob("*")]
+                fits[way].append(mean(beside["seconds"] for beside in told))
+            click.echo(f"{version}, {way}: {trials} trials in {walls[way][-1]:.1f} s")
+    return {
+        "trials": trials,
+        "ways": {
+            way: {
+                "per_hour": spread([3600 * trials / wall for wall in walls[way]]),
+                "fit_seconds": spread(fits[way]),
+                # Of a worker's time, what is not fitting.
+                "beside_fit_seconds": spread(
+                    [
+                        wall * workers / trials - fit
+                        for wall, fit in zip(walls[way], fits[way], strict=True)
+                    ]
+                ),
+            }
+            for way, (workers, _) in WAYS.items()
+        },
+        "gain": {
+            way: spread([a / b for a, b in zip(walls[way], walls[cost.AT_ONCE], strict=True)])
+            for way in (cost.ONE_BY_ONE, cost.ONE_THREAD)
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
