@@ -11,10 +11,15 @@ import pytest
 from conftest import ROOT, digits, environment
 
 from digits.cli import main
+from digits.study.commands import study
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# Makes every import of TensorFlow, Keras or MLflow fail.
-WITHOUT = "import sys; sys.modules.update(tensorflow=None, keras=None, mlflow=None); "
+COMMANDS = {
+    **main.commands,
+    **{f"study {name}": command for name, command in study.commands.items()},
+}
+# Makes every import of TensorFlow, Keras, MLflow or Ray fail.
+WITHOUT = "import sys; sys.modules.update(tensorflow=None, keras=None, mlflow=None, ray=None); "
 
 
 def without_tensorflow(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -28,16 +33,16 @@ def without_tensorflow(*arguments: str, folder: Path = ROOT) -> subprocess.Compl
     )
 
 
-@pytest.mark.parametrize("command", main.commands)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_documented(command: str) -> None:
-    found = main.commands[command]
-    assert f"`digits {command}`" in README
+    found = COMMANDS[command]
+    assert f"`digits {command}`" in README or f"`digits {command} " in README
     assert found.help
     for option in found.params:
         assert isinstance(option, click.Argument) or getattr(option, "help", None)
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
+@pytest.mark.parametrize("command", [[], *(name.split() for name in COMMANDS)])
 def test_help_waits_for_no_library(command: list[str]) -> None:
     done = without_tensorflow(*command, "--help")
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 Config = dict[str, Any]
-ENDS_WITHIN = 5  # seconds
+ENDS_WITHIN = ANSWERS_WITHIN = 5  # seconds
 RESULT, FAILURE, TRIAL = "result", "failure", "trial"
 
 
@@ -85,13 +86,14 @@ def started(address: str | None, workers: int | None, threads: int) -> Iterator[
     # What fails is told by `done`.
     shared: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address:
+        _reach(address)
         told = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
         shared |= {"address": address}
         shared |= {"runtime_env": {"py_modules": [str(package)], "env_vars": told}}
     else:
         os.environ["PYTHONPATH"] = str(package.parent)  # for Ray's processes, wherever they start
-        cores = threads * workers if workers else max(threads, environment_cores())
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray writes one to ~/.ray
+        cores = threads * workers if workers else max(threads, _cores())
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else it is kept in ~/.ray
         shared |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
     at_end = signal.getsignal(signal.SIGTERM)
     try:
@@ -108,7 +110,19 @@ def started(address: str | None, workers: int | None, threads: int) -> Iterator[
             process.kill()  # a trial that has not noticed
 
 
-def environment_cores() -> int:
+def _reach(address: str) -> None:
+    """See that something listens there: Ray would try for more than ten minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), ANSWERS_WITHIN).close()
+    except (OSError, ValueError) as error:
+        raise DigitsError(
+            f"Ray: no cluster answers at {address} ({error}); expected HOST:PORT of `ray start "
+            "--head`"
+        ) from None
+
+
+def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
