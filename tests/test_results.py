@@ -14,8 +14,10 @@ import pytest
 from conftest import ROOT, digits, run
 
 from digits import config, results
+from digits.study import pages
 
 METRICS = ROOT / "metrics"
+TIMES = sorted(METRICS.glob("studies/*/timing/*.json"))
 SCORES, MACHINES = (
     sorted(METRICS.glob(f"**/{folder}/*.json")) or [Path("none")]
     for folder in ("scores", "machine")
@@ -88,6 +90,16 @@ def test_the_page_on_v4_says_what_the_metrics_say() -> None:
     assert f"{times[5]} are missed by all and {times[3] + times[4]} by three or four" in page
 
 
+def test_the_page_says_of_v2_what_the_study_found() -> None:
+    """Its prose is written by hand."""
+    study = results.read(METRICS).study
+    assert study is not None
+    (v2,) = [version for version in pages.versions(study.results, REPORTED) if version.name == "v2"]
+    assert REPORTED["v2"]["test_accuracy"] < v2.accuracy.least
+    assert v2.inside(0.95) == len(v2.losses)
+    assert v2.test_loss.chance(REPORTED["v2"]["test_loss"]) > 0.05
+
+
 def test_dvc_lock_belongs_to_the_code_and_the_parameters() -> None:
     """In a fresh clone what DVC keeps in its cache is absent, but nothing may be modified."""
     done = run(ROOT, sys.executable, "-m", "dvc", "status", "--json")
@@ -111,12 +123,13 @@ def test_report_and_readme_say_what_the_metrics_say() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", MACHINES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*MACHINES, *TIMES], ids=lambda path: path.stem)
 def test_results_were_made_with_the_pinned_libraries(path: Path) -> None:
     pinned = dict(
         re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements/main.txt").read_text(), re.M)
     )
-    machine = json.loads(path.read_text())
+    told = json.loads(path.read_text())
+    machine = told.get("machine", told)
     assert {"keras", "numpy"} < set(machine)
     assert {"tensorflow", "tensorflow-cpu"} & set(machine)
     for name in set(machine) & set(pinned):
@@ -132,8 +145,8 @@ def test_every_figure_of_the_report_is_there() -> None:
 
 
 def test_no_pinned_requirement_names_an_index() -> None:
-    for name in ("main", "dev", "bench", "uv"):
-        text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    for path in (*(ROOT / "requirements").iterdir(), ROOT / "server/requirements.txt"):
+        text = path.read_text()
         assert "--hash=sha256:" in text
         assert not re.search(r"index-url|find-links|https?://|file:", text)
 

@@ -6,7 +6,7 @@ import pytest
 from digits.plots import png
 from digits.study import figures, pages, verdict
 
-REPORTED = {"v1": {"test_accuracy": 0.97, "history": {"loss": [0.5, 0.2]}}}
+REPORTED = {"v1": {"test_accuracy": 0.97, "test_loss": 0.1, "history": {"loss": [0.5, 0.2]}}}
 
 
 def results(
@@ -17,7 +17,7 @@ def results(
         {
             "version": version,
             "seed": seed,
-            "test": {"accuracy": mean + shift},
+            "test": {"accuracy": mean + shift, "loss": 0.1 - shift},
             "metrics": {"loss": [loss + shift, 0.2 - shift]},
         }
         for seed, shift in enumerate(noise)
@@ -32,6 +32,8 @@ def test_the_interval_of_one_more_run_is_that_of_the_tables() -> None:
     assert (low + high) / 2 == 4.5
     assert told.percentile(low) == pytest.approx(0.025)
     assert told.percentile(4.5) == pytest.approx(0.5)
+    assert [told.chance(low), told.chance(high)] == pytest.approx([0.05, 0.05])
+    assert told.chance(4.5) == pytest.approx(1)
 
 
 def test_it_holds_one_more_run_as_often_as_it_says() -> None:
@@ -46,6 +48,7 @@ def test_three_intervals_are_widened_so_that_all_hold_together() -> None:
     by_chance = 1 - 0.95**3
     assert by_chance == pytest.approx(0.143, abs=0.001)
     assert verdict.family_level(3) ** 3 == pytest.approx(0.95)
+    assert verdict.family_chance(0.05, 3) == pytest.approx(by_chance)
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.0]])
@@ -59,7 +62,7 @@ def test_a_reported_number_within_is_consistent() -> None:
     (row,) = [line for line in table.splitlines() if line.startswith("| v1 | 20 ")]
     assert "| 97.000 | 50.0 |" in row
     assert row.endswith("| yes |")
-    assert "the reported test accuracies of v1 are consistent" in table
+    assert "the reported test accuracy is consistent with our runs for v1. " in table
     assert "every one lies within" in table
     assert "a machine" in table
 
@@ -68,7 +71,7 @@ def test_one_outside_is_not() -> None:
     table = pages.table(results(mean=0.975), REPORTED, ["a machine"])
     (row,) = [line for line in table.splitlines() if line.startswith("| v1 | 20 ")]
     assert row.endswith("| **no** |")
-    assert "the reported test accuracy of v1 is not consistent" in table
+    assert "consistent with our runs for none, and not for v1: one run in " in table
 
 
 def test_a_loss_outside_is_told_with_its_epochs() -> None:

@@ -1,12 +1,43 @@
-"""What a study found, in words: the tables of the README and of metrics/report.md."""
+"""What a study over seeds found, in words: the tables of the README and of metrics/report.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from digits.study.verdict import LEVEL, Spread, family_level, is_within, spread
+from digits.study.verdict import (
+    LEVEL,
+    Spread,
+    family_chance,
+    family_level,
+    is_within,
+    spread,
+)
 
 Result = Mapping[str, Any]
 Reported = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Version:
+    """What the runs of one version gave, and what the report says of it, if it does.
+
+    Attributes:
+        losses: training loss by epoch.
+    """
+
+    name: str
+    accuracy: Spread
+    test_loss: Spread
+    losses: list[Spread]
+    reported: Mapping[str, Any] | None
+
+    def inside(self, level: float) -> int:
+        """In how many epochs the reported loss lies in the interval of one more run."""
+        curve = self.reported["history"]["loss"] if self.reported else []
+        return sum(
+            is_within(value, told.interval(level))
+            for told, value in zip(self.losses, curve, strict=True)
+        )
 
 
 def by_version(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -28,113 +59,115 @@ def losses(found: Sequence[Result]) -> list[list[float]]:
     return [result["metrics"]["loss"] for result in found]
 
 
+def versions(results: Sequence[Result], reported: Reported) -> list[Version]:
+    """The versions that have two or more results."""
+    return [
+        Version(
+            name,
+            spread(test_accuracies(found)),
+            spread([result["test"]["loss"] for result in found]),
+            [spread(values) for values in zip(*losses(found), strict=True)],
+            reported.get(name),
+        )
+        for name, found in by_version(results).items()
+    ]
+
+
 def table(results: Sequence[Result], reported: Reported, machines: Sequence[str]) -> str:
-    """Test accuracy and training loss over seeds, where the report lies, and the verdict."""
-    grouped = by_version(results)
-    known = [version for version in grouped if version in reported]
-    level = family_level(max(len(known), 1))
+    """Test accuracy and losses over seeds, where the report lies, and the verdict."""
+    told = versions(results, reported)
+    known = [version for version in told if version.reported]
+    return "\n\n".join(
+        [
+            _accuracies(told, family_level(max(len(known), 1))),
+            _losses(told),
+            _verdict(known) if known else "None of these versions is in the report.",
+            f"Every run with one thread, on {' and on '.join(machines)}; ± is the standard "
+            "deviation over seeds. An interval is that in which one more run lies (Student's t); "
+            "the percentile is the share of runs that would give less.",
+        ]
+    )
+
+
+def _accuracies(told: Sequence[Version], level: float) -> str:
     lines = [
         "| version | n | test accuracy, % | least – greatest | 95 % of single runs | 2018 "
         f"| percentile | {100 * level:.1f} % of single runs | consistent |",
         "|---|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
-    for version, found in grouped.items():
-        told = spread(test_accuracies(found))
+    for version in told:
+        accuracy = version.accuracy
         cells = [
-            version,
-            str(told.n),
-            f"**{_percent(told.mean)} ± {_percent(told.deviation)}**",
-            f"{_percent(told.least)} – {_percent(told.greatest)}",
-            _interval(told.interval(), _percent),
+            version.name,
+            str(accuracy.n),
+            f"**{_percent(accuracy.mean)} ± {_percent(accuracy.deviation)}**",
+            f"{_percent(accuracy.least)} – {_percent(accuracy.greatest)}",
+            _interval(accuracy.interval(), _percent),
         ]
-        if version in reported:
-            value = reported[version]["test_accuracy"]
-            joint = told.interval(level)
+        if version.reported:
+            value, joint = version.reported["test_accuracy"], accuracy.interval(level)
             cells += [
-                _percent(value),
-                _place(told.percentile(value)),
+                *_placed(accuracy, value, _percent),
                 _interval(joint, _percent),
                 "yes" if is_within(value, joint) else "**no**",
             ]
         else:
             cells += ["–"] * 4
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(
-        [
-            *lines,
-            "",
-            _loss_table(grouped, reported),
-            "",
-            _accounted(grouped, reported, level),
-            "",
-            f"Trained with one seed after the other on {' and on '.join(machines)}, one thread a "
-            "trial; ± is the standard deviation over seeds. An interval is that in which one more "
-            "run lies (Student's t); the percentile is the share of runs that would give less.",
-        ]
-    )
+    return "\n".join(lines)
 
 
-def _loss_table(grouped: Mapping[str, Sequence[Result]], reported: Reported) -> str:
+def _losses(told: Sequence[Version]) -> str:
     lines = [
-        "| training loss | epoch 1 | 2018 | percentile | last epoch | 2018 | percentile "
-        "| epochs of 2018 within 95 % |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| loss | training, epoch 1 | 2018 | percentile | last epoch | 2018 | percentile "
+        "| epochs of 2018 within 95 % | test | 2018 | percentile |",
+        "|---|" + "--:|" * 10,
     ]
-    for version, found in grouped.items():
-        told = [spread(values) for values in zip(*losses(found), strict=True)]
-        curve = reported[version]["history"]["loss"] if version in reported else None
-        cells = [version]
+    for version in told:
+        cells = [version.name]
+        known = version.reported
         for place in (0, -1):
-            cells.append(f"{told[place].mean:.4f} ± {told[place].deviation:.4f}")
-            cells += (
-                [f"{curve[place]:.4f}", _place(told[place].percentile(curve[place]))]
-                if curve
-                else ["–", "–"]
-            )
-        cells.append(f"{_inside(told, curve)} of {len(told)}" if curve else "–")
+            of_epoch = version.losses[place]
+            cells.append(f"{_loss(of_epoch.mean)} ± {_loss(of_epoch.deviation)}")
+            value = known["history"]["loss"][place] if known else None
+            cells += _placed(of_epoch, value, _loss)
+        cells.append(f"{version.inside(LEVEL)} of {len(version.losses)}" if known else "–")
+        cells.append(f"{_loss(version.test_loss.mean)} ± {_loss(version.test_loss.deviation)}")
+        cells += _placed(version.test_loss, known["test_loss"] if known else None, _loss)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _inside(told: Sequence[Spread], curve: Sequence[float], level: float = LEVEL) -> int:
-    """In how many epochs a curve lies in the interval of one more run."""
-    return sum(is_within(v, t.interval(level)) for t, v in zip(told, curve, strict=True))
-
-
-def _accounted(grouped: Mapping[str, Sequence[Result]], reported: Reported, level: float) -> str:
-    """The verdict, with what several comparisons at once are bound to give by chance."""
-    known = [version for version in grouped if version in reported]
-    if not known:
-        return "None of these versions is in the report."
-    outside = [
-        version
-        for version in known
-        if not is_within(
-            reported[version]["test_accuracy"],
-            spread(test_accuracies(grouped[version])).interval(level),
-        )
-    ]
-    by_epoch = {
-        version: [spread(values) for values in zip(*losses(grouped[version]), strict=True)]
-        for version in known
+def _verdict(known: Sequence[Version]) -> str:
+    """In words, with what several comparisons at once are bound to give by chance."""
+    number = len(known)
+    level, chance = family_level(number), family_chance(1 - LEVEL, number)
+    said = (
+        f"**Verdict.** Of {number} intervals of 95 % at least one misses by chance in "
+        f"{100 * chance:.0f} % of cases; those of {100 * level:.1f} % all hold in 95 %. By these "
+        "the reported test accuracy is consistent with our runs"
+    )
+    accuracies = {v.name: (v.accuracy, v.reported["test_accuracy"]) for v in known if v.reported}
+    outside = {
+        name: accuracy.chance(value)
+        for name, (accuracy, value) in accuracies.items()
+        if not is_within(value, accuracy.interval(level))
     }
-    epochs = sum(len(told) for told in by_epoch.values())
+    within = [name for name in accuracies if name not in outside]
+    said += f" for {_listed(within)}" if within else " for none"
+    for name, chance in outside.items():
+        said += (
+            f", and not for {name}: one run in {1 / chance:,.0f} lies so far from the mean, and in "
+            f"{100 * family_chance(chance, number):.1f} % of reports of {number} versions one would"
+        )
+    epochs = sum(len(version.losses) for version in known)
     joint = family_level(epochs)
     off = [
-        f"{version} ({len(told) - inside} of {len(told)} epochs)"
-        for version, told in by_epoch.items()
-        if (inside := _inside(told, reported[version]["history"]["loss"], joint)) < len(told)
+        f"{version.name} ({len(version.losses) - version.inside(joint)} of "
+        f"{len(version.losses)} epochs)"
+        for version in known
+        if version.inside(joint) < len(version.losses)
     ]
-    chance = 1 - LEVEL ** len(known)
-    said = (
-        f"**Verdict.** Of {len(known)} intervals of 95 % at least one misses by chance in "
-        f"{100 * chance:.0f} % of cases; those of {100 * level:.1f} % all hold in 95 %. By these "
-    )
-    said += (
-        f"the reported test accuracy of {_listed(outside)} is not consistent with our runs"
-        if outside
-        else f"the reported test accuracies of {_listed(known)} are consistent with our runs"
-    )
     said += (
         f". Training loss tells implementations apart better: of all {epochs} reported epochs, at "
         f"intervals of {100 * joint:.2f} %, which all hold in at least 95 % of cases, "
@@ -148,38 +181,44 @@ def section(results: Sequence[Result], reported: Reported, figures: str) -> str:
         f"![test accuracy over seeds]({figures}/accuracies.png)",
         f"![training loss over seeds]({figures}/losses.png)",
     ]
-    for version, found in by_version(results).items():
-        curve = reported[version]["history"]["loss"] if version in reported else None
+    for version in versions(results, reported):
+        curve = version.reported["history"]["loss"] if version.reported else None
         lines = [
-            f"| {version}, n = {len(found)}: training loss, epoch | mean | standard deviation "
-            "| least | greatest | 95 % of single runs | 2018 | percentile |",
+            f"| {version.name}, n = {version.accuracy.n}: training loss, epoch | mean "
+            "| standard deviation | least | greatest | 95 % of single runs | 2018 | percentile |",
             "|--:|--:|--:|--:|--:|--:|--:|--:|",
         ]
-        for number, values in enumerate(zip(*losses(found), strict=True)):
-            told = spread(values)
+        for number, told in enumerate(version.losses):
             cells = [str(number + 1)]
-            cells += [f"{x:.5f}" for x in (told.mean, told.deviation, told.least, told.greatest)]
-            cells.append(_interval(told.interval(), lambda x: f"{x:.5f}"))
-            cells += (
-                [f"{curve[number]:.4f}", _place(told.percentile(curve[number]))]
-                if curve
-                else ["–", "–"]
-            )
+            cells += map(_fine, (told.mean, told.deviation, told.least, told.greatest))
+            cells.append(_interval(told.interval(), _fine))
+            cells += _placed(told, curve[number] if curve else None, _loss)
             lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _placed(told: Spread, value: float | None, style: Callable[[float], str]) -> list[str]:
+    """A reported value and its percentile."""
+    if value is None:
+        return ["–", "–"]
+    return [style(value), f"{100 * told.percentile(value):.1f}"]
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3f}"
 
 
-def _interval(ends: tuple[float, float], style: Any) -> str:
+def _loss(nats: float) -> str:
+    return f"{nats:.4f}"
+
+
+def _fine(nats: float) -> str:
+    return f"{nats:.5f}"
+
+
+def _interval(ends: tuple[float, float], style: Callable[[float], str]) -> str:
     return f"{style(ends[0])} – {style(ends[1])}"
-
-
-def _place(share: float) -> str:
-    return f"{100 * share:.1f}"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -38,6 +38,11 @@ class Spread:
         """The probability, 0 to 1, that one more run gives less than a value."""
         return float(stats.t.cdf((value - self.mean) / self._error(), self.n - 1))
 
+    def chance(self, value: float) -> float:
+        """The probability, 0 to 1, that one more run lies as far from the mean, or farther."""
+        below = self.percentile(value)
+        return 2 * min(below, 1 - below)
+
     def _error(self) -> float:
         """The standard error of one more run: its own spread and that of the mean."""
         return self.deviation * sqrt(1 + 1 / self.n)
@@ -61,6 +66,11 @@ def family_level(number: int, level: float = LEVEL) -> float:
     distributions", JASA 62. Of three intervals of 95 %, one misses by chance in 14 % of cases.
     """
     return float(level ** (1 / number))
+
+
+def family_chance(chance: float, number: int) -> float:
+    """The probability that at least one of several independent runs is as odd as this one."""
+    return float(1 - (1 - chance) ** number)
 
 
 def is_within(value: float, interval: tuple[float, float]) -> bool:
