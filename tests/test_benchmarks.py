@@ -10,6 +10,7 @@ import race
 from digits import config, models, speed
 from digits.dataset import Dataset
 from digits.schema import Params
+from digits.study import cost
 
 PARAMS = config.load(ROOT / "params.yaml")
 
@@ -67,3 +68,39 @@ def test_the_tables_show_every_measurement(raced: Any) -> None:
     ratio = raced["ratio_to_plain"]
     assert f"**{ratio['median']:.2f}× ({ratio['min']:.2f} – {ratio['max']:.2f})**" in text
     np.testing.assert_equal({line.count("|") for line in text.split("\n\n")[0].splitlines()}, {12})
+
+
+def test_the_tables_of_a_study_show_every_measurement() -> None:
+    some = {"median": 2.04, "min": 1.0, "max": 3.0, "n": 2}
+    way = {"per_hour": some, "fit_seconds": some, "beside_fit_seconds": some}
+    measured = {
+        "machine": dict.fromkeys(("date", "processor", "cores", "memory", "python", "keras"), "x")
+        | {"tensorflow": "x"},
+        "empty": [{"trials": 10, "seconds": 5.0, "start": 7.5}],
+        "trials": {
+            "v1": {
+                "trials": 12,
+                "ways": dict.fromkeys(cost.WAYS, way),
+                "gain": dict.fromkeys((cost.ONE_BY_ONE, cost.ONE_THREAD), some),
+            }
+        },
+    }
+    text = cost.tables(measured)
+    assert text.count("| 2 (1 – 3) ") == 3
+    assert text.count("**2.04× (1.00 – 3.00)**") == 2
+    assert "| 2.0 s (1.0 – 3.0) |" in text
+    assert "| 5.0 s |" in text
+    assert "| 500 ms |" in text
+    assert "n = 2 whole studies" in text
+
+
+@pytest.mark.study
+def test_a_study_of_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="needs Ray: `make test-study` installs it")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "benchmarks"))  # for Ray's processes
+    import study_cost
+
+    (told,) = study_cost.empty([3])
+    assert told["trials"] == 3
+    assert 0 < told["seconds"] < 120
+    assert told["start"] > 0

@@ -91,7 +91,9 @@ def started(address: str | None, workers: int | None, threads: int) -> Iterator[
         shared |= {"address": address}
         shared |= {"runtime_env": {"py_modules": [str(package)], "env_vars": told}}
     else:
-        os.environ["PYTHONPATH"] = str(package.parent)  # for Ray's processes, wherever they start
+        # For Ray's processes, wherever they start.
+        found = [str(package.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in found if p)
         cores = threads * workers if workers else max(threads, _cores())
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else it is kept in ~/.ray
         shared |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
