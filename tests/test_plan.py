@@ -1,5 +1,6 @@
 """A study's file: what it may hold, and the trials that follow from it."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import yaml
 from conftest import ROOT, TINY_PARAMS, digits
 
 from digits import DigitsError
+from digits.dataset import Dataset
 from digits.study import plan
+from digits.study.conduct import conduct
 from digits.study.plan import Trial
 
 SEARCH = {
@@ -92,6 +95,18 @@ def test_a_mistake_is_one_line_and_does_not_wait_for_ray(params: Path) -> None:
     done = digits(params.parent, "study", "run", "bad.yaml")
     assert done.returncode == 1
     assert done.stderr == 'digits: bad.yaml: seeds.v1: expected a positive integer, got "many"\n'
+
+
+def test_without_ray_it_says_how_to_get_it(
+    params: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "digits.study.engine", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    made = planned(params, {"seeds": {"v1": 1}})
+    with pytest.raises(
+        DigitsError, match=r"ray is not installed: `make .venv/study.done` installs"
+    ):
+        conduct(made, tiny, params.parent / "out", root=params.parent, address="", tags={})
 
 
 def test_a_result_is_known_by_all_that_it_follows_from(

@@ -49,6 +49,8 @@ def conduct(
         if not results.missing():
             say(f"{plan.name}: all {plan.size()} trials are there; nothing to train")
             return results.in_order()
+        from digits.study import engine  # or say that it is not installed
+
         begun = bool(results.in_order())
         again = tracking.children.parent(plan.name, even_finished=begun)
         with tracking.start(plan.name, attach=attach, again=again, root=root, say=say) as run:
@@ -62,7 +64,8 @@ def conduct(
             try:
                 failed = {}
                 if results.missing():
-                    failed = _train(plan, dataset, place, results, cluster, workers)
+                    with engine.started(cluster, workers, plan.study.threads) as nodes:
+                        failed = _train(plan, dataset, place, results, nodes)
                 if results.missing() > len(failed):
                     raise KeyboardInterrupt  # Ray Tune takes Ctrl-C itself, and just ends
             finally:
@@ -77,16 +80,16 @@ def conduct(
 
 
 def _train(
-    plan: Plan,
-    dataset: Dataset,
-    place: Place,
-    results: Results,
-    cluster: str | None,
-    workers: int | None,
+    plan: Plan, dataset: Dataset, place: Place, results: Results, nodes: int
 ) -> dict[str, str]:
-    """Train what is missing; why trials failed, by their name."""
+    """Train what is missing on as many nodes; why trials failed, by their name."""
     from digits.study import engine
 
+    if nodes > 1 and not store.is_remote(place.store):
+        raise DigitsError(
+            f"Ray: the cluster has {nodes} nodes, which cannot share {place.store}: start an "
+            "MLflow server and name it in MLFLOW_TRACKING_URI"
+        )
     study, failed = plan.study, {}
     data = dataset.digest()
 
@@ -101,20 +104,14 @@ def _train(
 
     how = {"threads": study.threads, "retries": study.retries}
     shared = {"plan": plan, "dataset": dataset, "place": place}
-    with engine.started(cluster, workers, study.threads) as nodes:
-        if nodes > 1 and not store.is_remote(place.store):
-            raise DigitsError(
-                f"Ray: the cluster has {nodes} nodes, which cannot share {place.store}: start an "
-                "MLflow server and name it in MLFLOW_TRACKING_URI"
-            )
-        if study.search:
-            metric = study.search.metric
-            known = [(r["changes"], r["metrics"][metric][-1]) for r in results.in_order()]
-            epochs = plan.params(Trial("", study.search.version, 0)).model(study.search.version)
-            engine.search(study.search, epochs.epochs, known, _work, shared, done, **how)
-        else:
-            names = [trial.name for trial in plan.trials() if trial.name not in results]
-            engine.each(names, _work, shared, done, metrics=["loss", "accuracy"], **how)
+    if study.search:
+        metric = study.search.metric
+        known = [(r["changes"], r["metrics"][metric][-1]) for r in results.in_order()]
+        epochs = plan.params(Trial("", study.search.version, 0)).model(study.search.version)
+        engine.search(study.search, epochs.epochs, known, _work, shared, done, **how)
+    else:
+        names = [trial.name for trial in plan.trials() if trial.name not in results]
+        engine.each(names, _work, shared, done, metrics=["loss", "accuracy"], **how)
     return failed
 
 
