@@ -15,7 +15,7 @@ import mlflow
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, digits, environment, make_project
+from conftest import ROOT, digits, environment, make_project, run
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from test_interrupt import FOREGROUND
@@ -210,7 +210,9 @@ def test_a_search_finds_the_better_parameters_and_prints_their_block(project: Pa
     space = {"optimizer.Adam.learning_rate": [1e-9, 0.05], "batch_size": {"low": 8, "high": 9}}
     search = {"version": "v1", "trials": 4, "validation": 20, "space": space}
     write(project, {"search": search | {"trials": 2}}, epochs=10)
-    assert study(project, "run").returncode == 0
+    words = ("-e", "study", "-P", "file=studies/tiny.yaml", "--env-manager", "local")
+    done = run(project, "mlflow", "run", ".", *words)
+    assert done.returncode == 0, done.stderr
     first = trials(project)
     write(project, {"search": search | {"trials": 6, "grace": 1}})
     done = study(project, "resume")
@@ -224,7 +226,9 @@ def test_a_search_finds_the_better_parameters_and_prints_their_block(project: Pa
     assert len(rows) == 6
     block = yaml.safe_load(told[told.index("models:") :])
     assert block["models"]["v1"]["optimizer"]["Adam"]["learning_rate"] == 0.05
-    parent_and_children(project)  # one parent
+    parent, children = parent_and_children(project)
+    assert parent.data.params == {"file": "studies/tiny.yaml"}, "the run that `mlflow run` opened"
+    assert set(finished(children)) == set(trials(project))
 
 
 def test_what_a_study_cannot_use_is_one_line(project: Path) -> None:
