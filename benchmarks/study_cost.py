@@ -14,10 +14,10 @@ import click
 import paths
 from digits import config, dataset, environment, files, store, tracking
 from digits.dataset import Dataset
+from digits.results import TIMING
 from digits.study import cost, engine
 from digits.study.conduct import conduct
 from digits.study.plan import Plan, Study
-from digits.study.results import TIMING
 from race import spread
 
 # Trials at once, threads of each.

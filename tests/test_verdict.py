@@ -17,6 +17,7 @@ def results(
         {
             "version": version,
             "seed": seed,
+            "threads": 1,
             "test": {"accuracy": mean + shift, "loss": 0.1 - shift},
             "metrics": {"loss": [loss + shift, 0.2 - shift]},
         }
@@ -94,6 +95,12 @@ def test_a_version_that_2018_did_not_have_has_its_spread_alone() -> None:
 
 def test_a_version_with_a_single_run_is_left_out() -> None:
     assert set(pages.by_version(results() + results("v2", n=1))) == {"v1"}
+
+
+def test_runs_that_do_not_differ_say_nothing() -> None:
+    same = [result | {"test": {"accuracy": 1.0, "loss": 0.1}} for result in results(n=3)]
+    assert pages.by_version(same) == {}
+    assert pages.table(same, REPORTED, ["a machine"]).startswith("No version has two runs")
 
 
 def test_figures_show_all_runs_and_the_same_bytes() -> None:

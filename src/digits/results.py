@@ -8,6 +8,7 @@ from typing import Any
 from digits import DigitsError, files
 
 ENSEMBLE = "-ensemble"
+TRIALS, TIMING = "trials", "timing"  # folders of a study
 REPRODUCTION = "reproduction"  # the study of studies/reproduction.yaml
 
 
@@ -91,10 +92,14 @@ def read(metrics: Path) -> Results:
 
 def trials(folder: Path) -> Trials | None:
     """The results of the study in a folder, if there are any."""
-    found = [files.read_json(path) for path in sorted((folder / "trials").glob("*.json"))]
-    beside = [files.read_json(path) for path in sorted((folder / "timing").glob("*.json"))]
-    machines = sorted({hardware(told["machine"]) for told in beside if told["machine"]})
-    return Trials(found, machines) if found else None
+    found = [files.read_json(path) for path in sorted((folder / TRIALS).glob("*.json"))]
+    return Trials(found, machines(folder)) if found else None
+
+
+def machines(folder: Path) -> list[str]:
+    """The machines that the trials of a study ran on, in words."""
+    beside = [files.read_json(path) for path in sorted((folder / TIMING).glob("*.json"))]
+    return sorted({hardware(told["machine"]) for told in beside if told["machine"]})
 
 
 def _scores(folder: Path, version: str) -> Any:

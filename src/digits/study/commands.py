@@ -79,15 +79,14 @@ def resume(**given: Any) -> None:
 def report(file: Path, params: Path, data: Path, out: Path | None, reference: Path) -> None:
     """Print what the trials of FILE gave: over seeds the verdict, of a search the best."""
     from digits import dataset, files
-    from digits import results as measured
+    from digits.results import machines
     from digits.study import pages, search
     from digits.study.results import Results
 
     planned, out = _load(file, params, out)
     mnist = dataset.load(data)
     found = Results(out, planned, mnist.digest()).in_order()
-    kept = measured.trials(out)
-    if not found or kept is None:
+    if not found:
         raise DigitsError(f"{out}: no result of {file} there; `digits study run {file}`")
     if planned.study.search:
         click.echo(search.table(found, planned.study.search))
@@ -95,7 +94,7 @@ def report(file: Path, params: Path, data: Path, out: Path | None, reference: Pa
         click.echo(search.block(params, search.best(found, planned.study.search)))
     else:
         reported = files.read_json(reference)["versions"]
-        click.echo(pages.table(found, reported, kept.machines))
+        click.echo(pages.table(found, reported, machines(out)))
 
 
 def _load(file: Path, params: Path, out: Path | None) -> tuple["Plan", Path]:

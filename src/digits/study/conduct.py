@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,14 @@ def conduct(
         begun = bool(results.in_order())
         again = tracking.children.parent(plan.name, even_finished=begun)
         with tracking.start(plan.name, attach=attach, again=again, root=root, say=say) as run:
-            run.tags({**tags, "study": plan.name})
+            named = {**tags, tracking.children.STUDY_TAG: plan.name}
+            run.tags(named)
             for result in tracking.children.results(run.id, RESULT, results):
                 results.add(result)  # whose trial ended just before an earlier process did
             tracking.children.close(run.id, "KILLED", "the study was interrupted")
             said = f"{plan.name}: {len(results.in_order())} of {plan.size()} trials are there"
             say(f"{said}; training the others")
-            place = Place(address, run.id, root, {**tags, "study": plan.name})
+            place = Place(address, run.id, root, named)
             try:
                 failed = {}
                 if results.missing():
@@ -141,10 +142,7 @@ def _searched(plan: Plan, changes: Mapping[str, Any], number: str) -> Trial:
 def _given_up(trial: Trial, plan: Plan, data: str, epochs: Any) -> Result:
     """What is known of a trial that did not reach its end."""
     return {
-        "name": trial.name,
-        "version": trial.version,
-        "seed": trial.seed,
-        "changes": trial.changes,
+        **asdict(trial),
         "digest": plan.digest(trial, data),
         "threads": plan.study.threads,
         "metrics": by_epoch(epochs),

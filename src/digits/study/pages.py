@@ -41,13 +41,20 @@ class Version:
 
 
 def by_version(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """The results of each version that has two or more, by seed."""
+    """The results of each version that has two or more which differ, by seed."""
     names = sorted({result["version"] for result in results})
     grouped = {
         name: sorted((r for r in results if r["version"] == name), key=lambda r: r["seed"])
         for name in names
     }
-    return {name: found for name, found in grouped.items() if len(found) > 1}
+    return {name: found for name, found in grouped.items() if _differ(found)}
+
+
+def _differ(found: Sequence[Result]) -> bool:
+    """Whether the runs differ in every number whose spread is told."""
+    told = zip(*losses(found), strict=True)
+    tested = zip(*((r["test"]["accuracy"], r["test"]["loss"]) for r in found), strict=True)
+    return all(len(set(values)) > 1 for values in (*told, *tested))
 
 
 def test_accuracies(found: Sequence[Result]) -> list[float]:
@@ -76,13 +83,16 @@ def versions(results: Sequence[Result], reported: Reported) -> list[Version]:
 def table(results: Sequence[Result], reported: Reported, machines: Sequence[str]) -> str:
     """Test accuracy and losses over seeds, where the report lies, and the verdict."""
     told = versions(results, reported)
+    if not told:
+        return "No version has two runs that differ: they say nothing of how far another may be."
     known = [version for version in told if version.reported]
+    threads = " or ".join(sorted({str(result["threads"]) for result in results}))
     return "\n\n".join(
         [
             _accuracies(told, family_level(max(len(known), 1))),
             _losses(told),
             _verdict(known) if known else "None of these versions is in the report.",
-            f"Every run with one thread, on {' and on '.join(machines)}; ± is the standard "
+            f"Threads of each run: {threads}, on {' and on '.join(machines)}; ± is the standard "
             "deviation over seeds. An interval is that in which one more run lies (Student's t); "
             "the percentile is the share of runs that would give less.",
         ]

@@ -176,7 +176,8 @@ def load(path: Path, params: Path) -> Plan:
         DigitsError: either cannot be read or is not valid, or they do not fit; names the key.
     """
     study = config.check(config.read(path), Study, str(path))
-    parameters, raw = config.load(params), config.read(params)
+    raw = config.read(params)
+    parameters = config.check(raw, Params, str(params))
     for version in study.seeds or []:
         parameters.model(version)
     plan = Plan(path.stem, study, raw)

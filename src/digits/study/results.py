@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from digits import files
+from digits.results import TIMING, TRIALS
 from digits.study.plan import Plan, Trial
 
 Result = dict[str, Any]
-TRIALS, TIMING = "trials", "timing"
 BESIDE = ("seconds", "machine")  # what differs when a trial is repeated
 
 

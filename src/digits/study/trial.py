@@ -75,8 +75,8 @@ def train(
     made_by = environment.machine() | environment.libraries()
     given_up = None
     with tracking.start(trial.name, parent=place.parent, root=root) as run:
-        run.tags({**place.tags, **made_by, "trial": trial.name, "digest": digest})
-        run.tags({"version": trial.version, "node": place.node})
+        run.tags({**place.tags, **made_by, tracking.children.TRIAL_TAG: trial.name})
+        run.tags({"version": trial.version, "digest": digest, "node": place.node})
         try:
             model, epochs, times = pipeline.train(
                 trial.version,
