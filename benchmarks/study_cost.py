@@ -38,15 +38,16 @@ def main(trials: str, repeats: int, trivial: str, out: Path) -> None:
     raw = config.read(paths.PARAMS)
     machine = environment.machine() | environment.libraries() | environment.code()
     asked = {v: int(n) for v, n in (pair.split("=") for pair in trials.split(","))}
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-    measured = {
+    measured: dict[str, Any] = {
         "machine": machine,
         "empty": [dict(row) for row in empty([int(n) for n in trivial.split(",")])],
-        "trials": {v: throughput(v, n, repeats, raw, mnist) for v, n in asked.items()},
+        "trials": {},
     }
+    for version, count in asked.items():
+        measured["trials"][version] = throughput(version, count, repeats, raw, mnist)
+        files.write_json(out, measured)  # each takes long enough to be lost
+        click.echo(f"wrote {out}")
     click.echo(cost.tables(measured))
-    files.write_json(out, measured)
-    click.echo(f"wrote {out}")
 
 
 def nothing(name: str, worker: Any, told: Any) -> int:
@@ -74,11 +75,14 @@ def throughput(version: str, trials: int, repeats: int, raw: Any, mnist: Dataset
     """Wall time of whole studies of one version, each way in turn, and of their trainings."""
     walls: dict[str, list[float]] = {way: [] for way in WAYS}
     fits: dict[str, list[float]] = {way: [] for way in WAYS}
+    running: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(repeats):
         for way, (workers, threads) in WAYS.items():
             with tempfile.TemporaryDirectory() as folder:
                 root = Path(folder)
                 study = Study.model_validate({"seeds": {version: trials}, "threads": threads})
+                # MLflow leaves that of the study before in it.
+                os.environ.pop("MLFLOW_TRACKING_URI", None)
                 tracking.connect(root)
                 start = time.perf_counter()
                 conduct(
@@ -91,14 +95,19 @@ def throughput(version: str, trials: int, repeats: int, raw: Any, mnist: Dataset
                     workers=workers,
                 )
                 walls[way].append(time.perf_counter() - start)
-                told = [json.loads(p.read_text()) for p in (root / "out" / TIMING).glob("*")]
+                written = list((root / "out" / TIMING).glob("*"))
+                told = [json.loads(path.read_text()) for path in written]
                 fits[way].append(mean(beside["seconds"] for beside in told))
+                # From the first trial of each worker on; before it, there is the start.
+                ends = sorted(path.stat().st_mtime for path in written)[workers - 1 :]
+                running[way].append((ends[-1] - ends[0]) / (len(ends) - 1))
             click.echo(f"{version}, {way}: {trials} trials in {walls[way][-1]:.1f} s")
     return {
         "trials": trials,
         "ways": {
             way: {
                 "per_hour": spread([3600 * trials / wall for wall in walls[way]]),
+                "per_hour_running": spread([3600 / seconds for seconds in running[way]]),
                 "fit_seconds": spread(fits[way]),
                 # Of a worker's time, what is not fitting.
                 "beside_fit_seconds": spread(
@@ -110,10 +119,16 @@ def throughput(version: str, trials: int, repeats: int, raw: Any, mnist: Dataset
             }
             for way, (workers, _) in WAYS.items()
         },
-        "gain": {
-            way: spread([a / b for a, b in zip(walls[way], walls[cost.AT_ONCE], strict=True)])
-            for way in (cost.ONE_BY_ONE, cost.ONE_THREAD)
-        },
+        "gain": _gain(walls),
+        "gain_running": _gain(running),
+    }
+
+
+def _gain(seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """How many times faster two at a time are than one by one, by the pairs of neighbours."""
+    return {
+        way: spread([a / b for a, b in zip(seconds[way], seconds[cost.AT_ONCE], strict=True)])
+        for way in (cost.ONE_BY_ONE, cost.ONE_THREAD)
     }
 
 

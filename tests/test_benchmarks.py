@@ -72,7 +72,9 @@ def test_the_tables_show_every_measurement(raced: Any) -> None:
 
 def test_the_tables_of_a_study_show_every_measurement() -> None:
     some = {"median": 2.04, "min": 1.0, "max": 3.0, "n": 2}
-    way = {"per_hour": some, "fit_seconds": some, "beside_fit_seconds": some}
+    way = {"per_hour": some, "per_hour_running": some}
+    way |= {"fit_seconds": some, "beside_fit_seconds": some}
+    gain = dict.fromkeys((cost.ONE_BY_ONE, cost.ONE_THREAD), some)
     measured = {
         "machine": dict.fromkeys(("date", "processor", "cores", "memory", "python", "keras"), "x")
         | {"tensorflow": "x"},
@@ -81,17 +83,18 @@ def test_the_tables_of_a_study_show_every_measurement() -> None:
             "v1": {
                 "trials": 12,
                 "ways": dict.fromkeys(cost.WAYS, way),
-                "gain": dict.fromkeys((cost.ONE_BY_ONE, cost.ONE_THREAD), some),
+                "gain": gain,
+                "gain_running": gain,
             }
         },
     }
     text = cost.tables(measured)
-    assert text.count("| 2 (1 – 3) ") == 3
-    assert text.count("**2.04× (1.00 – 3.00)**") == 2
+    assert text.count("| 2 (1 – 3) ") == 6
+    assert text.count("**2.04× (1.00 – 3.00)**") == 4
     assert "| 2.0 s (1.0 – 3.0) |" in text
     assert "| 5.0 s |" in text
     assert "| 500 ms |" in text
-    assert "n = 2 whole studies" in text
+    assert "n = 2 studies" in text
 
 
 @pytest.mark.study

@@ -23,21 +23,17 @@ def tables(measured: Measured) -> str:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for version, told in measured["trials"].items():
-        ways, gain = told["ways"], told["gain"]
-        cells = [f"{version}, {told['trials']} trials"]
-        cells += [
-            _spread(ways[way]["per_hour"], ".0f") for way in (ONE_BY_ONE, ONE_THREAD, AT_ONCE)
-        ]
-        cells += [f"**{_spread(gain[way], '.2f', '×')}**" for way in (ONE_BY_ONE, ONE_THREAD)]
-        cells.append(_spread(ways[AT_ONCE]["beside_fit_seconds"], ".1f", " s"))
-        lines.append(f"| {' | '.join(cells)} |")
-    whole = [f"{row['seconds']:.1f} s" for row in empty]
+        beside = _spread(told["ways"][AT_ONCE]["beside_fit_seconds"], ".1f", " s")
+        whole = f"{version}, {told['trials']} trials from start to end"
+        lines.append(_row(whole, told, "per_hour", "gain", beside))
+        lines.append(_row(f"{version}, once running", told, "per_hour_running", "gain_running", ""))
+    seconds = [f"{row['seconds']:.1f} s" for row in empty]
     each = [f"{1000 * row['seconds'] / row['trials']:.0f} ms" for row in empty]
     lines += [
         "",
         f"| trials of nothing | {' | '.join(str(row['trials']) for row in empty)} |",
         "|---|" + "--:|" * len(empty),
-        f"| all | {' | '.join(whole)} |",
+        f"| all | {' | '.join(seconds)} |",
         f"| each | {' | '.join(each)} |",
     ]
     repeats = next(iter(measured["trials"].values()))["gain"][ONE_BY_ONE]["n"]
@@ -46,14 +42,21 @@ def tables(measured: Measured) -> str:
         [
             *lines,
             "",
-            f"Medians (least – greatest) of n = {repeats} whole studies each way, in turn, with "
-            "the start of Ray and of its workers, which import TensorFlow, and with all that is "
-            "recorded; n = 1 of those of nothing, two at a time, to which Ray's start of "
+            f"Medians (least – greatest) of n = {repeats} studies each way, in turn, with all that "
+            "is recorded; the start is that of Ray and of its workers, which import TensorFlow, "
+            "and a study is running once each worker has ended a trial; n = 1 of those of "
+            "nothing, two at a time, to which Ray's start of "
             f"{empty[0]['start']:.1f} s is to be added. {machine['date']}, {hardware(machine)}, "
             f"Python {machine['python']}, Keras {machine['keras']}, "
             f"TensorFlow {machine.get('tensorflow', machine.get('tensorflow-cpu'))}.",
         ]
     )
+
+
+def _row(name: str, told: Measured, rate: str, gain: str, beside: str) -> str:
+    cells = [name, *(_spread(told["ways"][way][rate], ".0f") for way in WAYS)]
+    cells += [f"**{_spread(told[gain][way], '.2f', '×')}**" for way in (ONE_BY_ONE, ONE_THREAD)]
+    return f"| {' | '.join([*cells, beside])} |"
 
 
 def _spread(values: Measured, style: str, unit: str = "") -> str:

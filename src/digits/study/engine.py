@@ -1,5 +1,6 @@
 """Functions run by Ray Tune, on this machine or on a cluster: the only part that knows Ray."""
 
+import gc
 import logging
 import os
 import secrets
@@ -107,6 +108,9 @@ def started(address: str | None, workers: int | None, threads: int) -> Iterator[
         yield len([node for node in ray.nodes() if node["Alive"]])
     finally:
         own = [] if address else psutil.Process().children(recursive=True)
+        # Ray ends this process if another thread comes upon what is left of it after its end, as
+        # one does that collects garbage (seen once, as "core worker has already been shutdown").
+        gc.collect()
         ray.shutdown()
         for process in psutil.wait_procs(own, timeout=ENDS_WITHIN)[1]:
             process.kill()  # a trial that has not noticed
