@@ -184,7 +184,8 @@ def test_a_logged_model_loads_and_scores_the_same(project: Path, store: MlflowCl
     logged = store.get_logged_model(output.model_id)
     assert {metric.key for metric in logged.metrics} >= {"test_accuracy", "test_loss"}
     info = mlflow.models.get_model_info(logged.model_uri)
-    assert info.signature.inputs.inputs[0].shape == (-1, 28, 28, 1)
+    (images,) = info.signature.inputs.inputs
+    assert (images.type, images.shape) == (np.uint8, (-1, 28, 28))
     assert info.saved_input_example_info
     x = dataset.pixels(dataset.load(project / "data/mnist.npz").x_test)
     probabilities = np.load(project / "data/predictions/v2/probabilities_test.npy")

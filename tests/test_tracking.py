@@ -242,7 +242,7 @@ def test_images_that_another_run_logs_at_the_same_moment_are_logged(
 
     monkeypatch.setattr(MlflowClient, "log_inputs", late)
     with tracking.start("v2") as second:
-        second.datasets(tiny, ["somewhere"], "a" * 64)
+        second.datasets(tiny, "mnist", ["somewhere"], "a" * 64)
     for run in (first, second):
         assert len(MlflowClient().get_run(run.id).inputs.dataset_inputs) == 2
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,10 +13,10 @@ import psutil
 LIBRARIES = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow", "dvc")
 
 
-def libraries() -> dict[str, str]:
-    """The version of each library that a result may depend on, where it is installed."""
+def libraries(names: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """The version of each library that is there; by default, those a result may depend on."""
     found = {}
-    for name in LIBRARIES:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits import DigitsError, environment, evaluation, plots
-from digits.dataset import Dataset, hold_out, pixels
+from digits.dataset import Dataset, hold_out
 from digits.schema import Params, View
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def train(
     digest = dataset.digest()
     run.parameters({"model": version, **flattened(version, params, seed), "data.sha256": digest})
     run.parameters({f"library.{n}": v for n, v in environment.libraries().items()})
-    run.datasets(dataset, params.data.sources, digest)
+    run.datasets(dataset, params.data.name, params.data.origins, digest)
 
-    from digits import models, training
+    from digits import models, prediction, training
 
     model = models.build(parameters, seed, len(kept))
     described = f"{model.count_params():,} parameters, {len(kept):,} images"
@@ -106,8 +106,8 @@ def train(
     times = timing(epochs, time.perf_counter() - start)
     console.say(f"{version}: trained in {times['training_seconds']:.1f} s")
     if keep_model:
-        examples = pixels(x[:5])
-        run.model(model, examples, models.predict(model, examples))
+        views = params.views.get(version, [])
+        run.model(model, x[:5], prediction.probabilities(model, x[:5], views), views)
     once = ("training_seconds", "seconds_per_epoch")
     run.metrics({"parameters": model.count_params(), **{name: times[name] for name in once}})
     return model, epochs, times
@@ -159,13 +159,14 @@ def log_scores(
     dataset: Dataset,
     probabilities: Probabilities,
     run: "Run",
+    classes: Sequence[str] | None = None,
 ) -> None:
     """Complete a run with the final scores and with figures of the errors."""
     run.metrics(final_metrics(scored))
     matrix = scored["test"]["confusion_matrix"]
-    run.figure(plots.confusion(version, matrix, "test"), "confusion.png")
+    run.figure(plots.confusion(version, matrix, "test", classes), "confusion.png")
     test = (dataset.x_test, dataset.y_test, probabilities["test"])
-    run.figure(plots.misclassified(version, *test), "misclassified.png")
+    run.figure(plots.misclassified(version, *test, classes), "misclassified.png")
 
 
 def final_metrics(scored: Mapping[str, Any]) -> dict[str, float]:
@@ -181,11 +182,13 @@ def final_metrics(scored: Mapping[str, Any]) -> dict[str, float]:
 def summary(version: str, scored: Mapping[str, Any]) -> str:
     """One line for people."""
     test, train = scored["test"], scored["train"]
-    images = np.sum(test["confusion_matrix"])
-    return (
-        f"{version}: test accuracy {test['accuracy']:.2%} ({test['errors']} errors in {images:,} "
-        f"images), train accuracy {train['accuracy']:.2%}"
-    )
+    return f"{version}: test {accuracy(test)}, train accuracy {train['accuracy']:.2%}"
+
+
+def accuracy(score: Mapping[str, Any]) -> str:
+    """Of one set of images, in words."""
+    images = np.sum(score["confusion_matrix"])
+    return f"accuracy {score['accuracy']:.2%} ({score['errors']} errors in {images:,} images)"
 
 
 def timing(epochs: Sequence["Epoch"], seconds: float) -> dict[str, float]:

@@ -13,6 +13,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from digits import DigitsError, files, store
+from digits.tracking.models import logged_models
 from digits.tracking.run import (
     EXPERIMENT,
     MODEL_TAG,
@@ -129,8 +130,8 @@ def find(
     )
     if not found:
         return None
-    logged = found[0].outputs.model_outputs if found[0].outputs else []
-    model_id = logged[0].model_id if logged else None
+    logged = logged_models(client, found[0])
+    model_id = logged[-1].model_id if logged else None
     return Run(found[0].info.run_id, model_id, root / UNSENT, say)
 
 

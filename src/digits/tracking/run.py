@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from digits import DigitsError, plots, store
 from digits.dataset import Dataset
+from digits.schema import View
 from digits.tracking import unsent
 from digits.tracking.models import log_model
 from digits.tracking.unsent import one_line
@@ -100,7 +101,7 @@ class Run:
             self.tell({"metrics": self._unwritten, "model": self.model_id})
         self._unwritten, self._written = [], time.monotonic()
 
-    def datasets(self, dataset: Dataset, sources: Sequence[str], digest: str) -> None:
+    def datasets(self, dataset: Dataset, name: str, sources: Sequence[str], digest: str) -> None:
         """Log the training and the test images as inputs; `digest` is shortened to fit MLflow."""
         source = CodeDatasetSource({"sources": " ".join(sources)})
         inputs = {}
@@ -108,22 +109,27 @@ class Run:
             ("training", dataset.x_train, dataset.y_train),
             ("testing", dataset.x_test, dataset.y_test),
         ):
-            name = f"mnist-{context}"
-            described = from_numpy(x, source=source, targets=y, name=name, digest=digest[:32])
+            described = from_numpy(
+                x, source=source, targets=y, name=f"{name}-{context}", digest=digest[:32]
+            )
             inputs[context] = dict(described._to_mlflow_entity())
         self.tell({"inputs": inputs})
 
     def model(
-        self, model: Any, images: NDArray[np.float32], probabilities: NDArray[np.float32]
+        self,
+        model: Any,
+        images: NDArray[np.uint8],
+        probabilities: NDArray[np.float32],
+        views: Sequence[View] = (),
     ) -> None:
-        """Log a Keras model, with one of the images as input example. The run must be open."""
+        """Log a Keras model that answers as in `log_model`."""
         if not self.is_cut_off:
             try:
-                self.model_id = log_model(model, images, probabilities)
+                self.model_id = log_model(model, images, probabilities, views, self.id)
                 return
             except Exception as error:  # as in `tell`
                 self._cut_off(error)
-        unsent.keep_model(self.unsent, model, images, probabilities)
+        unsent.keep_model(self.unsent, model, images, probabilities, views)
 
     def figure(self, figure: Figure, name: str) -> None:
         encoded = base64.b64encode(plots.png(figure)).decode()

@@ -7,7 +7,7 @@ import base64
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from digits import DigitsError, files
+from digits.schema import View
 from digits.tracking.models import log_model
 
 Entry = dict[str, Any]
@@ -64,12 +65,14 @@ def keep(folder: Path, entry: Entry) -> None:
         journal.write(json.dumps(entry) + "\n")
 
 
-def keep_model(folder: Path, model: Any, images: Any, probabilities: Any) -> None:
-    """Keep a model and its examples until they can be sent."""
+def keep_model(
+    folder: Path, model: Any, images: Any, probabilities: Any, views: Sequence[View]
+) -> None:
+    """Keep a model, its examples and its views until they can be sent."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save(folder / MODEL)
     np.savez(folder / EXAMPLES, images=images, probabilities=probabilities)
-    keep(folder, {"model_file": MODEL})
+    keep(folder, {"model_file": MODEL, "views": [view.model_dump() for view in views]})
 
 
 def kept(folder: Path) -> Iterator[Path]:
@@ -90,9 +93,11 @@ def send(folder: Path, load_model: Callable[[Path], Any]) -> int:
         for line in lines:
             entry = json.loads(line)
             if "model_file" in entry:
-                with np.load(folder / EXAMPLES) as examples, mlflow.start_run(run_id=run_id):
+                views = [View.model_validate(view) for view in entry.get("views", [])]
+                with np.load(folder / EXAMPLES) as examples:
                     model = load_model(folder / entry["model_file"])
-                    model_id = log_model(model, examples["images"], examples["probabilities"])
+                    given = examples["images"], examples["probabilities"]
+                model_id = log_model(model, *given, views, run_id)
             elif "metrics" in entry:
                 tell(client, run_id, {**entry, "model": entry["model"] or model_id})
             else:
