@@ -1,0 +1,47 @@
+"""Pictures as people might send them, made of MNIST digits: what `digits predict` is tried on."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from digits import IMAGE_SIDE
+
+SCALES = (1.5, 9.0)  # of a digit's side
+ROTATION = 10.0  # degrees, to either side
+MARGIN = (0.1, 1.5)  # around the digit, as shares of its side
+LEAST_CONTRAST = 0.35  # between the gray of ink and that of paper, of the whole range
+GRADIENT = 0.15  # of the paper's brightness, from one edge to the other
+NOISE = 0.04  # standard deviation, at most
+
+
+def picture(digit: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """A (28, 28) digit, ink 255, in a larger picture: (height, width, 3) uint8.
+
+    Random are its size, angle and place, the colours of ink and paper, and so which is the darker,
+    the light that falls on the paper, and the noise.
+    """
+    side = round(IMAGE_SIDE * random.uniform(*SCALES))
+    turned = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
+    turned = turned.rotate(
+        random.uniform(-ROTATION, ROTATION), Image.Resampling.BICUBIC, expand=True
+    )
+    top, bottom, left, right = (side * random.uniform(*MARGIN, 4)).astype(int)
+    ink = np.pad(np.asarray(turned, np.float64) / 255, ((top, bottom), (left, right)))[..., None]
+    paper, pen = _colours(random)
+    height, width = ink.shape[:2]
+    down, across = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    angle = random.uniform(0, 2 * np.pi)
+    slope = random.uniform(0, GRADIENT) / 2
+    light = 1 + slope * (np.sin(angle) * down + np.cos(angle) * across)[..., None]
+    seen = (paper * (1 - ink) + pen * ink) * light
+    seen += random.normal(0, random.uniform(0, NOISE), seen.shape)
+    rounded: NDArray[np.uint8] = np.round(255 * seen.clip(0, 1)).astype(np.uint8)
+    return rounded
+
+
+def _colours(random: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of paper and of ink, red green blue from 0 to 1, far enough apart in gray."""
+    while True:
+        paper, pen = random.uniform(0, 1, (2, 3))
+        if abs(paper.mean() - pen.mean()) >= LEAST_CONTRAST:
+            return paper, pen

@@ -1,0 +1,1 @@
+"""Handwriting read: pictures, the ink in them, the digits that a network sees there."""

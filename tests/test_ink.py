@@ -1,0 +1,163 @@
+"""The ink of a picture, and digits as MNIST has them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from digits.reading import ink
+
+Draw = Callable[[ImageDraw.ImageDraw], object]
+
+
+def drawn(
+    draw: Draw, size: tuple[int, int] = (200, 160), paper: object = "white"
+) -> NDArray[np.floating[Any]]:
+    image = Image.new("RGB", size, paper)  # type: ignore[arg-type]
+    draw(ImageDraw.Draw(image))
+    return np.asarray(image, np.float32) / 255
+
+
+def one(pen: ImageDraw.ImageDraw, left: int = 90, colour: str = "black") -> None:
+    pen.rectangle((left, 40, left + 11, 119), fill=colour)
+
+
+def seven(pen: ImageDraw.ImageDraw, colour: str = "black") -> None:
+    pen.rectangle((60, 40, 119, 50), fill=colour)
+    pen.rectangle((110, 40, 119, 119), fill=colour)
+
+
+def ring(pen: ImageDraw.ImageDraw, left: int = 60) -> None:
+    pen.ellipse((left, 40, left + 59, 119), outline="black", width=10)
+
+
+def image_of(picture: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    found = ink.digit(picture)
+    assert found is not None
+    return found.image
+
+
+def test_a_digit_is_20_pixels_high_and_centred_by_mass_in_28() -> None:
+    image = image_of(drawn(one))
+    assert image.shape == (28, 28)
+    assert image.dtype == np.uint8
+    rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
+    assert len(rows) == 20
+    assert len(columns) in (3, 4)
+    assert image.max() == 255
+    row, column = np.array(np.nonzero(image)).mean(axis=1)
+    assert abs(row - 13.5) <= 1
+    assert abs(column - 13.5) <= 1
+
+
+def test_a_wide_digit_is_20_pixels_wide_and_keeps_its_ratio() -> None:
+    image = image_of(drawn(lambda pen: pen.rectangle((20, 60, 179, 99), fill="black")))
+    assert np.count_nonzero(image.any(axis=0)) == 20
+    assert np.count_nonzero(image.any(axis=1)) == 5
+
+
+@pytest.mark.parametrize(
+    ("paper", "pen"),
+    [
+        ("white", "black"),
+        ("black", "white"),
+        ("#ffe080", "#204080"),
+        ("#203020", "#f0c0c0"),
+        ("#808080", "#b03030"),
+        ("#00a000", "#a00000"),
+    ],
+)
+def test_the_colours_do_not_matter(paper: str, pen: str) -> None:
+    usual = image_of(drawn(seven)).astype(int)
+    image = image_of(drawn(lambda d: seven(d, colour=pen), paper=paper)).astype(int)
+    assert abs(image - usual).max() <= 40
+
+
+def test_a_digit_of_mnist_stays_as_it_is(tiny_digit: NDArray[np.uint8]) -> None:
+    picture = np.repeat(tiny_digit[..., np.newaxis] / np.float32(255), 3, axis=2)
+    found = image_of(picture).astype(int)
+    # Where its mass lies between two pixels, it may move by one.
+    moved = [np.roll(found, step, (0, 1)) for step in np.ndindex(2, 2)]
+    moved += [np.roll(found, (-down, -across), (0, 1)) for down, across in np.ndindex(2, 2)]
+    nearest = min(moved, key=lambda image: float(abs(image - tiny_digit).mean()))
+    assert abs(nearest - tiny_digit).max() <= 60
+    assert abs(nearest - tiny_digit).mean() < 2
+
+
+@pytest.fixture
+def tiny_digit() -> NDArray[np.uint8]:
+    """A seven with soft edges in the 20×20 box, centred."""
+    large = Image.new("L", (200, 200))
+    pen = ImageDraw.Draw(large)
+    pen.line((20, 25, 175, 25, 80, 195), fill=255, width=25, joint="curve")
+    return ink.placed(np.asarray(large.crop(large.getbbox()), np.float32) / 255)
+
+
+def test_light_that_falls_from_one_side_and_noise_are_not_ink() -> None:
+    random = np.random.default_rng(1)
+    picture = drawn(one) * np.linspace(0.6, 1, 200, dtype=np.float32)[:, np.newaxis]
+    picture += random.normal(0, 0.04, picture.shape).astype(np.float32)
+    usual = image_of(drawn(one)).astype(int)
+    image = image_of(picture).astype(int)
+    assert abs(image - usual).mean() < 5
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((1, 1, 3), np.float32),
+        np.ones((2, 50, 3), np.float32),
+        np.ones((100, 100, 3), np.float32),
+        np.full((30, 40, 3), 0.5, np.float32),
+        np.repeat(np.linspace(0.3, 0.9, 90, dtype=np.float32), 270).reshape(90, 90, 3),
+        np.random.default_rng(1).normal(0.7, 0.1, (120, 90, 3)).astype(np.float32).clip(0, 1),
+        drawn(lambda pen: pen.point((50, 50), fill="black")),
+    ],
+    ids=["one pixel", "a strip", "white", "gray", "light to dark", "noise", "a speck"],
+)
+def test_an_empty_page_has_no_digit(picture: NDArray[np.floating[Any]]) -> None:
+    assert ink.digit(picture) is None
+    assert ink.digits(picture) == []
+
+
+def test_specks_of_dust_are_not_part_of_a_digit() -> None:
+    def dusty(pen: ImageDraw.ImageDraw) -> None:
+        one(pen)
+        pen.rectangle((5, 5, 7, 7), fill="black")
+
+    assert (image_of(drawn(dusty)) == image_of(drawn(one))).all()
+
+
+def test_several_digits_are_found_from_left_to_right_with_their_places() -> None:
+    def three(pen: ImageDraw.ImageDraw) -> None:
+        ring(pen, 130)
+        one(pen, 20)
+        ring(pen, 50)
+
+    found = ink.digits(drawn(three))
+    assert len(found) == 3
+    left = [digit.box[0] for digit in found]
+    assert left == sorted(left)
+    assert found[0].box == pytest.approx((0.10, 0.25, 0.16, 0.75), abs=0.02)
+    assert (found[0].image == image_of(drawn(one))).all()
+    assert abs(found[1].image.astype(int) - found[2].image).max() <= 30
+
+
+def test_pieces_that_lie_over_one_another_are_one_digit() -> None:
+    def five(pen: ImageDraw.ImageDraw) -> None:
+        pen.rectangle((60, 30, 120, 40), fill="black")
+        pen.arc((50, 60, 120, 130), 200, 160, fill="black", width=10)
+
+    assert len(ink.digits(drawn(five))) == 1
+
+
+def test_a_dot_or_a_dash_is_no_digit() -> None:
+    def decimal(pen: ImageDraw.ImageDraw) -> None:
+        one(pen, 30)
+        pen.rectangle((70, 108, 85, 119), fill="black")
+        ring(pen, 120)
+
+    assert len(ink.digits(drawn(decimal))) == 2
