@@ -19,7 +19,9 @@ from conftest import ROOT, TINY_PARAMS, digits, environment
 
 from digits import DigitsError, config, dataset, fetch
 from digits.dataset import Dataset
-from digits.schema import IDX_FILES
+from digits.schema import IDX_FILES, Data
+
+NONE = dict.fromkeys(IDX_FILES, 64 * "0")
 
 
 def write_params(folder: Path, source: str, checksums: dict[str, str]) -> None:
@@ -51,6 +53,25 @@ def mirror(tmp_path: Path, idx_files: dict[str, bytes]) -> Iterator[tuple[str, P
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_another_source_takes_the_place_of_mnist_and_is_not_verified(
+    tmp_path: Path, idx_folder: Path, tiny: Dataset
+) -> None:
+    npz = tmp_path / "clothes.npz"
+    dataset.save(tiny, npz)
+    for source, name in ((str(npz), "clothes"), (str(idx_folder), idx_folder.name)):
+        data = Data(validation=0, source=source, sources=["nowhere"], sha256=NONE)
+        assert fetch.fetch_for(data, quiet).digest() == tiny.digest()
+        assert data.name == name
+        assert data.origins == [source]
+
+
+@pytest.mark.parametrize("source", ["nowhere", "nowhere.npz"])
+def test_another_source_that_is_not_there_is_named(source: str, tmp_path: Path) -> None:
+    data = Data(validation=0, source=str(tmp_path / source), sources=["x"], sha256=NONE)
+    with pytest.raises(DigitsError, match=f"{source}: no such f"):
+        fetch.fetch_for(data, quiet)
 
 
 def test_a_folder_may_hold_packed_and_unpacked_files(

@@ -77,6 +77,20 @@ def test_confusion_counts_the_errors() -> None:
     )
 
 
+def test_classes_may_have_names(tiny: Dataset) -> None:
+    names = [f"kind {letter}" for letter in "abcdefghij"]
+    p = np.eye(10, dtype=np.float32)[tiny.y_test]
+    p[3] = [0.25, *[0] * 8, 0.75]
+    said = texts(plots.misclassified("v1", tiny.x_test, tiny.y_test, p, names))
+    assert "kind d → kind j  (0.75)" in said
+    for figure in (
+        plots.confusion("v1", np.eye(10, dtype=int).tolist(), "test", names),
+        plots.samples(tiny.x_train, tiny.y_train, names=names),
+    ):
+        labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        assert labels == names
+
+
 def test_comparison_takes_versions_that_2018_did_not_have() -> None:
     scored = {v: {"test": {"errors": 5}, "parameters": 100} for v in ("v1", "v5")}
     said = texts(plots.comparison(scored, {"v1": {"test_errors": 238}, "v2": {"test_errors": 1}}))

@@ -11,7 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from digits import IMAGE_SIDE
+from digits import CLASSES, IMAGE_SIDE
 
 OURS, REPORTED = "#1f6fb4", "#d9822b"
 COLORS = {
@@ -23,6 +23,7 @@ COLORS = {
     "Flatten": "#f2f2f2",
 }
 Column = Mapping[str, Sequence[float]]
+Names = Sequence[str] | None  # of the ten classes
 
 
 def png(figure: Figure) -> bytes:
@@ -32,15 +33,17 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def samples(x: NDArray[np.uint8], y: NDArray[np.uint8], each: int = 12) -> Figure:
-    """The first `each` images of every digit, one row per digit."""
+def samples(
+    x: NDArray[np.uint8], y: NDArray[np.uint8], each: int = 12, names: Names = None
+) -> Figure:
+    """The first `each` images of every class, one row per class; digits if they have no names."""
     figure = Figure(figsize=(each * 0.55 + 0.5, 10 * 0.55 + 0.5), layout="constrained")
-    figure.suptitle("MNIST training images, by label")
+    figure.suptitle("training images, by label" if names else "MNIST training images, by label")
     axes = figure.add_subplot()
     rows = [x[np.flatnonzero(y == digit)[:each]] for digit in range(10)]
     height, _ = _gallery(axes, rows, each, above=2)
     places = (np.arange(10) + 0.5) * height
-    axes.set_yticks(places, [str(digit) for digit in range(10)], fontsize=13)
+    axes.set_yticks(places, _named(names), fontsize=8 if names else 13)
     return figure
 
 
@@ -120,7 +123,9 @@ def learning_curves(version: str, ours: Column, reported: Column | None) -> Figu
     return figure
 
 
-def confusion(version: str, matrix: Sequence[Sequence[int]], images: str) -> Figure:
+def confusion(
+    version: str, matrix: Sequence[Sequence[int]], images: str, names: Names = None
+) -> Figure:
     """Counts by true and assigned digit; errors shaded, the diagonal left plain."""
     counts = np.array(matrix)
     errors = counts * (1 - np.eye(len(counts), dtype=int))
@@ -135,9 +140,9 @@ def confusion(version: str, matrix: Sequence[Sequence[int]], images: str) -> Fig
         title=f"{version}: {errors.sum()} errors in {counts.sum():,} {images} images",
         xlabel="assigned",
         ylabel="true",
-        xticks=range(10),
-        yticks=range(10),
     )
+    axes.set_xticks(range(10), _named(names), rotation=90 if names else 0)
+    axes.set_yticks(range(10), _named(names))
     figure.colorbar(shades, label="errors", ticks=MaxNLocator(integer=True))
     return figure
 
@@ -147,6 +152,7 @@ def misclassified(
     x: NDArray[np.uint8],
     y: NDArray[np.uint8],
     probabilities: NDArray[np.float32],
+    names: Names = None,
 ) -> Figure:
     """The images whose assigned digit is not their label, surest mistakes first, at most 300."""
     predicted = probabilities.argmax(axis=1)
@@ -161,12 +167,13 @@ def misclassified(
         f"{version}: {_some(len(shown), len(wrong))} misclassified test images: "
         "label → assigned (probability)"
     )
-    axes = figure.add_subplot()
+    axes, called = figure.add_subplot(), _named(names)
     height, width = _gallery(axes, [x[row] for row in rows], columns, above=9)
     for place, index in enumerate(shown):
         row, column = divmod(place, columns)
-        text = f"{y[index]} → {predicted[index]}  ({surest[index]:.2f})"
-        axes.text(column * width + 14, row * height + 8, text, fontsize=7.5, ha="center")
+        text = f"{called[y[index]]} → {called[predicted[index]]}  ({surest[index]:.2f})"
+        size = 4 if names else 7.5
+        axes.text(column * width + 14, row * height + 8, text, fontsize=size, ha="center")
     return figure
 
 
@@ -213,6 +220,10 @@ def _bars(axes: Axes, ours: Mapping[str, float], reported: Mapping[str, float]) 
     if len("".join(ours)) > 30:
         axes.tick_params("x", labelrotation=30)
     axes.margins(y=0.15)
+
+
+def _named(names: Names) -> Sequence[str]:
+    return names or [str(digit) for digit in range(CLASSES)]
 
 
 def _some(shown: int, there: int) -> str:
