@@ -61,6 +61,7 @@ TINY_PARAMS = {
     "versions": list(TINY_MODELS),
     "ensemble": {"version": "v1", "seeds": [2]},
     "views": {"v1": [{"rotation": -5}, {"down": 0.5}]},
+    "registry": {"name": "mnist-digits", "metric": "test_accuracy", "minimum_improvement": 0.0},
     "models": TINY_MODELS,
 }
 
@@ -187,7 +188,8 @@ def make_project(folder: Path, idx_folder: Path, checksums: dict[str, str]) -> P
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
     shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
     (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
-    data = {"validation": 0, "sources": [str(idx_folder)], "sha256": checksums}
+    data: dict[str, Any] = {"validation": 0, "source": None, "classes": None}
+    data |= {"sources": [str(idx_folder)], "sha256": checksums}
     params = TINY_PARAMS | {"data": data}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for command in (

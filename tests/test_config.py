@@ -115,6 +115,15 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
         ("  v1:", "  ../v1:", "models: expected names of letters, digits"),
         ("layers:\n      - Flatten", "layers:\n      - [Flatten]", "expected one layer"),
         ("ba891046", "BA891046", "data.sha256.train-images-idx3-ubyte: expected 64 hexadecimal"),
+        ("metric: test_accuracy", "metric: accuracy", "registry.metric: expected one of test_accu"),
+        ("name: mnist-digits", "name: a/b", 'registry.name: expected letters, digits, "-" and "_"'),
+        (
+            "minimum_improvement: 0.0005",
+            "minimum_improvement: -1",
+            "expected a number of 0 or more",
+        ),
+        ("source: null", "source: 3", "data.source: expected null, an .npz file or a folder"),
+        ("classes: null", "classes: [a, b]", "data.classes: expected null or ten names"),
         ("t10k-labels-idx1-ubyte:", "labels:", "data.sha256: expected the keys train-images"),
     ],
 )

@@ -4,13 +4,24 @@ Modules are imported inside the commands, so that none waits for a library that 
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from digits import DigitsError
 from digits.options import PARAMS, Group, connect, params_option, path_option, root, warn
+from digits.reading.commands import draw, predict
 from digits.study.commands import study
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from digits.schema import Params
+
+    Images = NDArray[np.uint8]
 
 
 @click.group(cls=Group)
@@ -20,6 +31,15 @@ def main() -> None:
 
 
 main.add_command(study)
+main.add_command(predict)
+main.add_command(draw)
+
+
+def _reported(reference: Path, parameters: "Params") -> Any:
+    """What 2018 reported, by version: of MNIST, so nothing of other images."""
+    from digits import files
+
+    return {} if parameters.data.source else files.read_json(reference)["versions"]
 
 
 @main.command()
@@ -28,10 +48,9 @@ main.add_command(study)
 def fetch(params: Path, out: Path) -> None:
     """Fetch MNIST, verify it and write it as one file."""
     from digits import config, dataset
-    from digits.fetch import fetch as fetch_mnist
+    from digits.fetch import fetch_for
 
-    data = config.load(params).data
-    dataset.save(fetch_mnist(data.sources, data.sha256, click.echo), out)
+    dataset.save(fetch_for(config.load(params).data, click.echo), out)
     click.echo(f"wrote {out}")
 
 
@@ -68,7 +87,7 @@ def train(
             "for --seed (of the ensemble: ensemble.seeds)"
         )
     mnist = dataset.load(data)
-    reported = files.read_json(reference)["versions"]
+    reported = _reported(reference, parameters)
 
     from digits import pipeline, recording, tracking
 
@@ -93,8 +112,8 @@ def train(
 
 @main.command()
 @params_option
-@path_option("--data", "The .npz file of MNIST.")
-@path_option("--models", "The folder of .keras files.")
+@path_option("--data", "The .npz file of MNIST or, to print scores, of any labelled images.")
+@path_option("--models", "The folder of .keras files; to print scores, also one of them.")
 @path_option("--scores", "The folder to write scores to, one JSON file a version.", False)
 @path_option("--predictions", "The folder to write labels and probabilities to.", False)
 @path_option("--confusion", "The folder to write true and assigned labels to.", False)
@@ -108,21 +127,25 @@ def evaluate(
 ) -> None:
     """Score every trained version on the training and the test images.
 
-    Without folders to write to, print the scores, and log them to the run of `mlflow run`.
+    Without folders to write to, print the scores, and log them to the run of `mlflow run`. An .npz
+    file for that needs no training images: the keys x and y, or x_test and y_test, will do.
     """
-    from digits import config, dataset
+    from digits import config, dataset, environment, labelled
 
     folders = {"scores": scores, "predictions": predictions, "confusion": confusion}
     parameters = config.load(params)
-    found = {path.stem: path for path in sorted(models.glob("*.keras"))}
+    one = scores is None and models.is_file()
+    found = {path.stem: path for path in ([models] if one else sorted(models.glob("*.keras")))}
+    if not found:
+        raise DigitsError(f"{models}: no model there; `dvc repro` trains them")
+    if not (any(folders.values()) or labelled.is_whole(data)) and data.exists():
+        return _score(found, parameters, *labelled.load(data))
     for version, path in found.items():
         if version not in parameters.models:
             raise DigitsError(
                 f"{path}: params.yaml has no version {version!r}: move the file away, or restore "
                 f"models.{version}"
             )
-    if not found:
-        raise DigitsError(f"{models}: no model there; `dvc repro` trains them")
     mnist = dataset.load(data)
 
     from digits import models as networks
@@ -131,7 +154,7 @@ def evaluate(
     connect()
     wanted = scores is None
     with tracking.attached("evaluate", wanted, root=root(), say=warn) as project_run:
-        for version in parameters.versions:
+        for version in found if one else parameters.versions:
             if version not in found:
                 click.echo(f"{version}: warning: no {models / version}.keras; skipped", err=True)
                 continue
@@ -144,9 +167,49 @@ def evaluate(
             if project_run:
                 final = pipeline.final_metrics(scored)
                 project_run.metrics({f"{version}.{name}": v for name, v in final.items()})
-            else:
+            elif scores:
                 run = tracking.find(found[version], root=root(), say=warn)
-                recording.complete_run(version, found[version], run, mnist, probabilities, scored)
+                of = (mnist, probabilities, scored, views, parameters.data.classes)
+                recording.complete_run(version, found[version], run, *of)
+    if not wanted and not environment.experiment():  # those of `dvc exp` are not the project's yet
+        kept = {version: found[version] for version in parameters.versions if version in found}
+        try:
+            recording.register(kept, parameters, root())
+        except DigitsError as error:  # the scores are there all the same
+            warn(f"warning: {error}")
+
+
+def _score(found: Mapping[str, Path], parameters: "Params", x: "Images", y: "Images") -> None:
+    """Print how many of some labelled images each model gets right."""
+    from digits import evaluation, models, pipeline, prediction
+
+    for version, path in found.items():
+        views = parameters.views.get(version, [])
+        probabilities = prediction.probabilities(models.load(path), x, views)
+        click.echo(f"{version}: {pipeline.accuracy(evaluation.score(probabilities, y))}")
+
+
+@main.command()
+@params_option
+@path_option("--models", "The folder of .keras files.")
+@click.option("--force", is_flag=True, help="Let the best of these be the champion in any case.")
+def register(params: Path, models: Path, force: bool) -> None:
+    """Register the models, each once, and have `champion` be the best by the rule of params.yaml.
+
+    `digits evaluate` does so too, but not for an experiment of DVC.
+    """
+    from digits import config
+
+    parameters = config.load(params)
+    found = {v: models / f"{v}.keras" for v in parameters.versions}
+    found = {version: path for version, path in found.items() if path.exists()}
+    if not found:
+        raise DigitsError(f"{models}: no model of params.yaml there; `dvc repro` trains them")
+
+    from digits import recording
+
+    connect()
+    recording.register(found, parameters, root(), force)
 
 
 @main.command()
@@ -192,7 +255,8 @@ def ensemble(
         recording.write_evaluation(name, mnist, of_each[name], scored, folders)
         if name != version:  # whose run has its scores from `evaluate`
             made = tracking.find(files_of[name], root=root(), say=warn)
-            recording.complete_run(name, files_of[name], made, mnist, of_each[name], scored)
+            of = (mnist, of_each[name], scored, views)
+            recording.complete_run(name, files_of[name], made, *of)
     name = f"{version}{ENSEMBLE}"
     with tracking.start(name, root=root(), say=warn) as run:
         run.tags(recording.tags(name, {}))
@@ -205,6 +269,7 @@ def ensemble(
 
 
 @main.command()
+@params_option
 @path_option("--data", "The .npz file of MNIST.")
 @path_option("--reference", "What the 2018 report says.")
 @path_option("--scores", "The folder of scores.")
@@ -214,6 +279,7 @@ def ensemble(
 @path_option("--curves", "The CSV file to write: all learning curves in one table.", False)
 @click.option("--only", help="Compare all, and draw the errors of this one alone.")
 def plot(
+    params: Path,
     data: Path,
     reference: Path,
     scores: Path,
@@ -224,10 +290,12 @@ def plot(
     only: str | None,
 ) -> None:
     """Draw the figures of the report."""
-    from digits import dataset, files, plots
+    from digits import config, dataset, files, plots
 
+    parameters = config.load(params)
+    classes = parameters.data.classes
     mnist = dataset.load(data)
-    reported = files.read_json(reference)["versions"]
+    reported = _reported(reference, parameters)
     scored = {path.stem: files.read_json(path) for path in sorted(scores.glob("*.json"))}
 
     drawn = {"comparison": plots.comparison(scored, reported)}
@@ -238,13 +306,13 @@ def plot(
         if not only:
             drawn[f"{version}-layers"] = plots.layers(version, values["layers"])
         drawn |= {
-            f"{version}-confusion": plots.confusion(version, matrix, "test"),
+            f"{version}-confusion": plots.confusion(version, matrix, "test", classes),
             f"{version}-misclassified": plots.misclassified(
-                version, mnist.x_test, mnist.y_test, probabilities
+                version, mnist.x_test, mnist.y_test, probabilities, classes
             ),
         }
     if history and curves:
-        drawn["samples"] = plots.samples(mnist.x_train, mnist.y_train)
+        drawn["samples"] = plots.samples(mnist.x_train, mnist.y_train, names=classes)
         histories = {version: files.read_columns(history / f"{version}.csv") for version in scored}
         for version, columns in histories.items():
             known = reported.get(version, {}).get("history")
@@ -263,6 +331,7 @@ def report(check: bool, metrics: Path, readme: Path) -> None:
     """Write METRICS/report.md, its figure of training times, and the tables in README."""
     from digits import files, plots, report, speed
     from digits import results as measured
+    from digits.reading import measured as measured_at_work
     from digits.study import cost
 
     results = measured.read(metrics)
@@ -280,6 +349,7 @@ def report(check: bool, metrics: Path, readme: Path) -> None:
         ("benchmark", speed.tables),
         ("faults", report.promises),
         ("study-cost", cost.tables),
+        ("at-work", measured_at_work.tables),
     ):
         known = metrics / f"{name}.json"
         if known.exists():
@@ -321,8 +391,8 @@ def run(
 
     Writes to MLflow only: none of DVC's files is touched.
     """
-    from digits import config, dataset, files, store
-    from digits.fetch import fetch as fetch_mnist
+    from digits import config, dataset, store
+    from digits.fetch import fetch_for
 
     name = f"v{version}" if version.isdigit() else version
     config.load(params).model(name)
@@ -334,11 +404,9 @@ def run(
     }
     parameters = config.load(params, {k: text for k, text in given.items() if text != PARAMS})
     store.check(store.address(root()))
-    if data.exists():
-        mnist = dataset.load(data)
-    else:
-        mnist = fetch_mnist(parameters.data.sources, parameters.data.sha256, click.echo)
-    reported = files.read_json(reference)["versions"]
+    kept = data.exists() and parameters.data.source is None
+    mnist = dataset.load(data) if kept else fetch_for(parameters.data, click.echo)
+    reported = _reported(reference, parameters)
 
     from digits import pipeline, recording, tracking
 
@@ -352,7 +420,7 @@ def run(
         )
         probabilities = pipeline.evaluate(trained, mnist, parameters.views.get(name, []))
         scored = pipeline.scores([trained], mnist, probabilities)
-        pipeline.log_scores(name, scored, mnist, probabilities, tracked)
+        pipeline.log_scores(name, scored, mnist, probabilities, tracked, parameters.data.classes)
         recording.log_curves(tracked, name, history, reported)
         console.say(pipeline.summary(name, scored))
 

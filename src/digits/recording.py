@@ -3,15 +3,30 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
-from digits import environment, evaluation, files, pipeline, plots, tracking, training
+from digits import (
+    IMAGE_SIDE,
+    DigitsError,
+    champion,
+    environment,
+    evaluation,
+    files,
+    pipeline,
+    plots,
+    store,
+    tracking,
+    training,
+)
 from digits.dataset import Dataset
 from digits.pipeline import Console, Probabilities
+from digits.schema import Params, View
 
 
 def write_evaluation(
@@ -42,16 +57,70 @@ def complete_run(
     mnist: Dataset,
     probabilities: Probabilities,
     scored: Mapping[str, Any],
+    views: Sequence[View],
+    classes: Sequence[str] | None = None,
 ) -> None:
     """Log the scores to the run that made the model file, if there is one."""
     if run:
-        pipeline.log_scores(name, scored, mnist, probabilities, run)
+        run.tags({tracking.VIEWS_TAG: tracking.described(views)})
+        pipeline.log_scores(name, scored, mnist, probabilities, run, classes)
     else:
         click.echo(
             f"{name}: warning: MLflow has no run that made {model}; its scores are in the metrics "
             "files only",
             err=True,
         )
+
+
+def register(
+    found: Mapping[str, Path], parameters: Params, root: Path, force: bool = False
+) -> None:
+    """Register the models of .keras files, by version, and move the alias `champion` by the rule.
+
+    What MLflow cannot do is said, and nothing else fails for it.
+    """
+    own = store.address(root) == store.own_address(root)
+    try:
+        with store.alone(root) if own else nullcontext():
+            reason = _register(found, parameters, root, force)
+    except DigitsError:
+        raise
+    except Exception as error:  # of MLflow, its database or the network: any may come through
+        raise DigitsError(
+            f"MLflow registry: {tracking.one_line(error)}; `digits register` tries again"
+        ) from error
+    click.echo(f"{parameters.registry.name}@champion: {reason}")
+
+
+def _register(found: Mapping[str, Path], parameters: Params, root: Path, force: bool) -> str:
+    rule, entries = parameters.registry, []
+    for version, path in found.items():
+        run = tracking.find(path, root=root)
+        if run is None:
+            click.echo(f"{version}: not registered: MLflow has no run that made {path}", err=True)
+            continue
+        views = parameters.views.get(version, [])
+        entry = tracking.registry.register(rule.name, run, views, partial(_examples, path, views))
+        if entry:
+            entries.append(entry)
+        else:
+            click.echo(
+                f"{version}: not registered: its run has no scores with these views: `digits "
+                "send` if it waits for a server, else `dvc repro -f evaluate`",
+                err=True,
+            )
+    present = tracking.registry.champion(rule.name)
+    best, reason = champion.chosen(entries, present, rule, force)
+    if best and best != present:
+        tracking.registry.crown(rule.name, best)
+    return reason
+
+
+def _examples(path: Path, views: Sequence[View]) -> Any:
+    from digits import models, prediction
+
+    network, blank = models.load(path), np.zeros((1, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+    return network, blank, prediction.probabilities(network, blank, views)
 
 
 def console() -> Console:

