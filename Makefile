@@ -3,12 +3,13 @@
 # `make study`: what is missing of the studies, with Ray; hours, if that is much.
 # `make test`: every check and test.   `make test-faults`: those that kill, cut off and fill disks.
 # `make test-study`: those of Ray and of a team's server.
-# `make bench`: the speed.   `make study-cost`: what a study costs.   `make lock`: pin dependencies anew.
+# `make bench`: the speed.   `make study-cost`: what a study costs.
+# `make at-work`: the models on other pictures, and served.   `make lock`: pin dependencies anew.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL = uv pip install --quiet --compile-bytecode --python .venv/bin/python
 
-.PHONY: all ensemble study test test-faults test-study bench study-cost lock
+.PHONY: all ensemble study test test-faults test-study bench study-cost at-work lock
 all: .venv/main.done
 	@test "$$(cat .venv/mlflow-env)" -ef .venv || digits mlflow-env . > .venv/mlflow-env || true
 	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC cannot read it empty, as a kill may leave it
@@ -44,6 +45,10 @@ study-cost: .venv/study.done
 	python benchmarks/study_cost.py
 	@digits report metrics README.md
 
+at-work: .venv/dev.done
+	python benchmarks/champion_at_work.py
+	@digits report metrics README.md
+
 .venv/main.done: requirements/main.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "make: $(PYTHON) is not Python 3.11 to 3.13; name one: make PYTHON=python3.12" >&2; exit 1; }
@@ -68,7 +73,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
   --no-emit-index-url --custom-compile-command "make lock" --upgrade
 lock:
 	$(COMPILE) pyproject.toml -o requirements/main.txt
-	for extra in dev bench study; do \
+	for extra in dev bench demo study; do \
 	  $(COMPILE) pyproject.toml --extra $$extra -c requirements/main.txt -o requirements/$$extra.txt; done
 	$(COMPILE) server/requirements.in -o server/requirements.txt
 	echo 'uv==0.13.8' | $(COMPILE) - -o requirements/uv.txt

@@ -5,3 +5,4 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 DATA = Path("data/mnist.npz")
 REFERENCE = Path("metrics/report-2018.json")
+MODELS = Path("data/models")

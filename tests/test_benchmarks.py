@@ -9,6 +9,7 @@ from conftest import ROOT, TINY_PARAMS
 import race
 from digits import config, models, speed
 from digits.dataset import Dataset
+from digits.reading import measured as at_work
 from digits.schema import Params
 from digits.study import cost
 
@@ -107,3 +108,22 @@ def test_a_study_of_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told["trials"] == 3
     assert 0 < told["seconds"] < 120
     assert told["start"] > 0
+
+
+def test_the_tables_of_the_models_at_work_show_every_measurement() -> None:
+    told = {"p50": 0.0123, "p99": 0.0456, "requests_per_second": 78.0, "images_per_second": 1234.5}
+    measured = {
+        "machine": dict.fromkeys(("date", "processor", "cores", "memory", "python", "keras"), "x")
+        | {"tensorflow": "x"},
+        "images": {"plain": 1000, "generated": 1000, "uci": 1797},
+        "accuracy": {"v1": {"plain": 0.98, "generated": 0.965, "uci": 0.8}},
+        "latency": {"1": {"served": told | {"n": 300}}, "100": {"in process": told | {"n": 99}}},
+        "champion": "v1",
+        "views": 2,
+        "largest_difference": 1.2e-7,
+    }
+    text = at_work.tables(measured)
+    assert "| v1 | 98.00 % | 96.50 % | −1.5 | 80.00 % |" in text
+    assert "| one image, served | 12.3 ms | 45.6 ms | 78 | 1,234 | 300 |" in text
+    assert "| 100 images, in process | 12.3 ms | 45.6 ms | 78 | 1,234 | 99 |" in text
+    assert "was 1e-07." in text

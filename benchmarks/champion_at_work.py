@@ -1,0 +1,186 @@
+"""`make at-work`: the models on other pictures than MNIST's; writes metrics/at-work.json."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import requests
+from numpy.typing import NDArray
+
+import generated
+import paths
+from digits import config, dataset, environment, evaluation, files, models, options, prediction
+from digits.dataset import pixels
+from digits.reading import ink
+from digits.served import Served
+
+SEED = 2018  # of the generated pictures
+PATIENCE = 120  # seconds for the server to start
+HEADERS = {"Content-Type": "application/json"}
+Images = NDArray[np.uint8]
+
+
+@click.command()
+@click.option("--pictures", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--requests", "count", type=click.IntRange(2), default=300, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("metrics/at-work.json"))
+def main(pictures: int, count: int, out: Path) -> None:
+    """Measure; on a machine with nothing else to do."""
+    params, mnist = config.load(paths.PARAMS), dataset.load(paths.DATA)
+    networks = {v: models.load(paths.MODELS / f"{v}.keras") for v in params.versions}
+    views = params.views
+    chosen = np.random.default_rng(SEED).permutation(len(mnist.x_test))[:pictures]
+    sets = {
+        "plain": (mnist.x_test[chosen], mnist.y_test[chosen]),
+        "generated": found(mnist.x_test[chosen], mnist.y_test[chosen]),
+        "uci": uci(),
+    }
+    measured: dict[str, Any] = {
+        "machine": environment.machine() | environment.libraries() | environment.code(),
+        "images": {name: len(y) for name, (_, y) in sets.items()},
+        "accuracy": {
+            version: {
+                name: evaluation.score(
+                    prediction.probabilities(network, x, views.get(version, [])), y
+                )["accuracy"]
+                for name, (x, y) in sets.items()
+            }
+            for version, network in networks.items()
+        },
+    }
+    click.echo(str(measured["accuracy"]))
+    measured |= latency(params.registry.name, mnist.x_test, count, networks, views)
+    files.write_json(out, measured)
+    click.echo(f"wrote {out}")
+
+
+def found(x: Images, y: Images) -> tuple[Images, Images]:
+    """Pictures generated of digits, as `digits predict` finds the digits in them."""
+    random = np.random.default_rng(SEED)
+    read = [ink.digit(generated.picture(image, random) / np.float32(255)) for image in x]
+    return np.stack([one.image if one else np.zeros_like(x[0]) for one in read]), y
+
+
+def uci() -> tuple[Images, Images]:
+    """The 1,797 test digits of UCI's "Optical Recognition of Handwritten Digits", made like MNIST.
+
+    They have 8 × 8 pixels of 17 grays and reach to the edge, so that they get a border of paper.
+    Source: E. Alpaydin and C. Kaynak (1998), as scikit-learn has them.
+    """
+    from sklearn.datasets import load_digits
+
+    given = load_digits()
+    pictures = np.pad(given.images / 16, ((0, 0), (2, 2), (2, 2))).astype(np.float32)
+    read = [ink.digit(np.repeat(p[..., np.newaxis], 3, axis=2)) for p in pictures]
+    blank = np.zeros((28, 28), np.uint8)
+    return np.stack([one.image if one else blank for one in read]), given.target.astype(np.uint8)
+
+
+def latency(
+    name: str, x: Images, count: int, networks: dict[str, Any], views: dict[str, Any]
+) -> dict[str, Any]:
+    """Seconds of an answer: by the served champion, in process, and by Keras's own `predict`."""
+    from digits import tracking
+
+    options.connect()
+    champion = tracking.registry.champion(name)
+    assert champion is not None
+    network, seen = networks[champion.version], views.get(champion.version, [])
+    own = Served(network, seen)
+    told: dict[str, Any] = {"champion": champion.version, "views": len(seen), "latency": {}}
+    with serving(f"models:/{name}@{tracking.registry.CHAMPION}") as address:
+        for size in (1, 100):
+            ways: dict[str, Callable[[Images], Any]] = {
+                "served": lambda images: ask(address, images),
+                "in process": own.predict,
+                "model.predict": lambda images: network.predict(pixels(images), verbose=0),
+            }
+            seconds = timed(ways, x, size, count if size == 1 else max(count // 3, 2))
+            told["latency"][str(size)] = {way: _quantiles(s, size) for way, s in seconds.items()}
+        asked, answered = own.predict(x[:200]), ask(address, x[:200])
+        assert asked["label"].tolist() == answered["label"]
+        difference = np.abs(asked["probabilities"] - np.array(answered["probabilities"])).max()
+        told["largest_difference"] = float(difference)
+    return told
+
+
+def timed(
+    ways: dict[str, Callable[[Images], Any]], x: Images, size: int, count: int
+) -> dict[str, list[float]]:
+    """Seconds of each way for so many requests of a size, in turn, after three that compile."""
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(-3, count):
+        at = (number % (len(x) // size)) * size
+        for way, answer in ways.items():
+            start = time.perf_counter()
+            answer(x[at : at + size])
+            if number >= 0:
+                seconds[way].append(time.perf_counter() - start)
+    return seconds
+
+
+def _quantiles(seconds: list[float], size: int) -> dict[str, float]:
+    p50, p99 = np.quantile(seconds, [0.5, 0.99])
+    images = size * len(seconds) / sum(seconds)
+    return {
+        "p50": round(float(p50), 6),
+        "p99": round(float(p99), 6),
+        "requests_per_second": round(len(seconds) / sum(seconds), 1),
+        "images_per_second": round(images, 1),
+        "n": len(seconds),
+    }
+
+
+def ask(address: str, images: Images) -> Any:
+    """What a served model answers."""
+    body = {"inputs": images.tolist()}
+    response = session.post(f"{address}/invocations", json=body, headers=HEADERS)
+    response.raise_for_status()
+    return response.json()["predictions"]
+
+
+session = requests.Session()
+
+
+@contextmanager
+def serving(model: str) -> Iterator[str]:
+    """`mlflow models serve`, once it answers."""
+    port = _free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model]
+    command += ["--env-manager", "local", "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile() as log:
+        started = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, env=dict(os.environ)
+        )
+        try:
+            end = time.monotonic() + PATIENCE
+            while time.monotonic() < end and started.poll() is None:
+                try:
+                    if requests.get(f"{address}/ping", timeout=1).ok:
+                        break
+                except requests.RequestException:
+                    time.sleep(0.5)
+            yield address
+        finally:
+            os.killpg(started.pid, 15)
+            started.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    main()
