@@ -77,7 +77,8 @@ def register(
 ) -> None:
     """Register the models of .keras files, by version, and move the alias `champion` by the rule.
 
-    What MLflow cannot do is said, and nothing else fails for it.
+    Raises:
+        DigitsError: MLflow's registry cannot be used.
     """
     own = store.address(root) == store.own_address(root)
     try:
