@@ -46,8 +46,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
     params = (ROOT / "params.yaml").read_text().replace("epochs: 15", "epochs: 2")
     (project / "params.yaml").write_text(params)
-    subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
-    subprocess.run(["dvc", "init", "--quiet"], cwd=project, check=True)
+    for made in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
+        assert run(project, *made).returncode == 0
     for stages in (["fetch"], ["--single-item", "train@v1"], ["--single-item", "train@v2"]):
         done = run(project, "dvc", "repro", *stages)
         assert done.returncode == 0, done.stdout + done.stderr
