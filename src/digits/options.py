@@ -41,18 +41,21 @@ class Group(click.Group):
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def path_option(name: str, text: str, required: bool = True) -> Decorator:
+def path_option(
+    name: str, text: str, required: bool = True, default: str | None = None
+) -> Decorator:
     """An option that takes a path."""
-    return click.option(name, type=click.Path(path_type=Path), required=required, help=text)
+    return click.option(
+        name,
+        type=click.Path(path_type=Path),
+        required=required and default is None,
+        default=default,
+        show_default=default is not None,
+        help=text,
+    )
 
 
-params_option = click.option(
-    "--params",
-    type=click.Path(path_type=Path),
-    default=PARAMS,
-    show_default=True,
-    help="Parameter file.",
-)
+params_option = path_option("--params", "Parameter file.", default=PARAMS)
 
 
 def connect() -> None:

@@ -59,7 +59,7 @@ class Served:
 
 
 class _Graph:
-    """A network whose `predict` is its graph and nothing else: Keras's takes 30 ms around it."""
+    """A network whose `predict` is its graph and nothing else, without Keras's work around it."""
 
     def __init__(self, network: Any) -> None:
         shape = tf.TensorSpec(network.input_shape, tf.float32)

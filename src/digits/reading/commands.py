@@ -8,25 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digits import DigitsError
-from digits.options import connect, params_option, root, warn
+from digits.options import connect, params_option, path_option, root, warn
 
 if TYPE_CHECKING:
     from digits.reading.pictures import Picture
 
 STDIN = Path("-")
-models_option = click.option(
-    "--models",
-    type=click.Path(path_type=Path),
-    default="data/models",
-    show_default=True,
-    help="The folder of .keras files.",
-)
-scores_option = click.option(
-    "--scores",
-    type=click.Path(path_type=Path),
-    default="metrics/scores",
-    show_default=True,
-    help="The folder of scores, which tell the best of them.",
+models_option = path_option("--models", "The folder of .keras files.", default="data/models")
+scores_option = path_option(
+    "--scores", "The folder of scores, which tell the best of them.", default="metrics/scores"
 )
 
 

@@ -25,13 +25,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command on a study takes."""
     for option in (
         path_option("--out", "The folder of results.  [default: metrics/studies/NAME]", False),
-        click.option(
-            "--data",
-            type=click.Path(path_type=Path),
-            default=DATA,
-            show_default=True,
-            help="The .npz file of MNIST.",
-        ),
+        path_option("--data", "The .npz file of MNIST.", default=DATA),
         params_option,
         click.argument("file", type=click.Path(path_type=Path)),
     ):
