@@ -24,6 +24,7 @@ from digits.reading import ink
 from digits.served import Served
 
 SEED = 2018  # of the generated pictures
+ON_A_PAGE = 4  # digits
 PATIENCE = 120  # seconds for the server to start
 HEADERS = {"Content-Type": "application/json"}
 Images = NDArray[np.uint8]
@@ -58,6 +59,8 @@ def main(pictures: int, count: int, out: Path) -> None:
         },
     }
     click.echo(str(measured["accuracy"]))
+    measured["pages"] = pages(mnist, networks, views, pictures // ON_A_PAGE)
+    click.echo(str(measured["pages"]))
     measured |= latency(params.registry.name, mnist.x_test, count, networks, views)
     files.write_json(out, measured)
     click.echo(f"wrote {out}")
@@ -68,6 +71,33 @@ def found(x: Images, y: Images) -> tuple[Images, Images]:
     random = np.random.default_rng(SEED)
     read = [ink.digit(generated.picture(image, random) / np.float32(255)) for image in x]
     return np.stack([one.image if one else np.zeros_like(x[0]) for one in read]), y
+
+
+def pages(
+    mnist: dataset.Dataset, networks: dict[str, Any], views: dict[str, Any], count: int
+) -> dict[str, Any]:
+    """How many pages of several digits are read without a mistake, as `--split` reads them."""
+    random = np.random.default_rng(SEED)
+    chosen = random.permutation(len(mnist.x_test))[: count * ON_A_PAGE].reshape(count, ON_A_PAGE)
+    read = [
+        [one.image for one in ink.digits(generated.page(mnist.x_test[i], random) / np.float32(255))]
+        for i in chosen
+    ]
+    whole = [number for number, images in enumerate(read) if len(images) == ON_A_PAGE]
+    images = np.stack([image for number in whole for image in read[number]])
+    right = {
+        version: int(
+            (
+                prediction.probabilities(network, images, views.get(version, [])).argmax(axis=1)
+                == mnist.y_test[chosen[whole]].ravel()
+            )
+            .reshape(-1, ON_A_PAGE)
+            .all(axis=1)
+            .sum()
+        )
+        for version, network in networks.items()
+    }
+    return {"digits": ON_A_PAGE, "pages": count, "parted": len(whole), "right": right}
 
 
 def uci() -> tuple[Images, Images]:

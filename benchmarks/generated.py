@@ -12,6 +12,9 @@ MARGIN = (0.1, 1.5)  # around the digit, as shares of its side
 LEAST_CONTRAST = 0.35  # between the gray of ink and that of paper, of the whole range
 GRADIENT = 0.15  # of the paper's brightness, from one edge to the other
 NOISE = 0.04  # standard deviation, at most
+UNEVEN = (0.85, 1.15)  # sizes of digits on one page, of their mean
+
+Ink = NDArray[np.float64]
 
 
 def picture(digit: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
@@ -20,20 +23,49 @@ def picture(digit: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np
     Random are its size, angle and place, the colours of ink and paper, and so which is the darker,
     the light that falls on the paper, and the noise.
     """
-    side = round(IMAGE_SIDE * random.uniform(*SCALES))
+    return _on_paper(_turned(digit, round(IMAGE_SIDE * random.uniform(*SCALES)), random), random)
+
+
+def page(digits: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """(n, 28, 28) digits from left to right on one paper, as `picture` gives one.
+
+    Their sizes and heights differ a little; they do not touch.
+    """
+    side = IMAGE_SIDE * random.uniform(*SCALES)
+    inks = [_turned(digit, round(side * random.uniform(*UNEVEN)), random) for digit in digits]
+    tallest = max(len(ink) for ink in inks)
+    above = [int(random.uniform(0, tallest - len(ink))) for ink in inks]
+    return _on_paper(
+        np.hstack(
+            [
+                np.pad(ink, ((top, tallest - len(ink) - top), (0, 0)))
+                for ink, top in zip(inks, above, strict=True)
+            ]
+        ),
+        random,
+    )
+
+
+def _turned(digit: NDArray[np.uint8], side: int, random: np.random.Generator) -> Ink:
+    """A digit's ink from 0 to 1, of another size, turned, with a margin."""
     turned = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     turned = turned.rotate(
         random.uniform(-ROTATION, ROTATION), Image.Resampling.BICUBIC, expand=True
     )
     top, bottom, left, right = (side * random.uniform(*MARGIN, 4)).astype(int)
-    ink = np.pad(np.asarray(turned, np.float64) / 255, ((top, bottom), (left, right)))[..., None]
+    return np.pad(np.asarray(turned, np.float64) / 255, ((top, bottom), (left, right)))
+
+
+def _on_paper(ink: Ink, random: np.random.Generator) -> NDArray[np.uint8]:
+    """A photo of ink: colours, light and noise; (height, width, 3)."""
+    share = ink[..., np.newaxis]
     paper, pen = _colours(random)
-    height, width = ink.shape[:2]
+    height, width = ink.shape
     down, across = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     angle = random.uniform(0, 2 * np.pi)
     slope = random.uniform(0, GRADIENT) / 2
-    light = 1 + slope * (np.sin(angle) * down + np.cos(angle) * across)[..., None]
-    seen = (paper * (1 - ink) + pen * ink) * light
+    light = 1 + slope * (np.sin(angle) * down + np.cos(angle) * across)[..., np.newaxis]
+    seen = (paper * (1 - share) + pen * share) * light
     seen += random.normal(0, random.uniform(0, NOISE), seen.shape)
     rounded: NDArray[np.uint8] = np.round(255 * seen.clip(0, 1)).astype(np.uint8)
     return rounded

@@ -20,34 +20,51 @@ from digits.study.conduct import conduct
 from digits.study.plan import Plan, Study
 from race import spread
 
+# Of what the machine is, what may differ between measurements that stand together.
+VARIES = {"date", "git.commit", "git.branch", "git.dirty"}
+
 # Trials at once, threads of each.
 WAYS = {cost.ONE_BY_ONE: (1, 2), cost.ONE_THREAD: (1, 1), cost.AT_ONCE: (2, 1)}
 
 
 @click.command()
 @click.option("--trials", default="v1=12,v2=4", show_default=True, help="Of each version, a study.")
+@click.option("--epochs", default="v2=3", show_default=True, help="Of a version that takes long.")
 @click.option("--repeats", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--trivial", default="10,100,1000", show_default=True, help="Sizes of empty studies.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("metrics/study-cost.json"))
-def main(trials: str, repeats: int, trivial: str, out: Path) -> None:
+def main(trials: str, epochs: str, repeats: int, trivial: str, out: Path) -> None:
     """Time studies of the same trials, one by one and two at a time, and studies of nothing.
 
-    Run it on a machine with nothing else to do.
+    Run it on a machine with nothing else to do. What is not asked for stays in OUT as it was
+    measured before, if that was on such a machine.
     """
     mnist = dataset.load(paths.DATA)
     raw = config.read(paths.PARAMS)
     machine = environment.machine() | environment.libraries() | environment.code()
-    asked = {v: int(n) for v, n in (pair.split("=") for pair in trials.split(","))}
-    measured: dict[str, Any] = {
-        "machine": machine,
-        "empty": [dict(row) for row in empty([int(n) for n in trivial.split(",")])],
-        "trials": {},
-    }
-    for version, count in asked.items():
-        measured["trials"][version] = throughput(version, count, repeats, raw, mnist)
+    measured = _before(out, machine) | {"machine": machine}
+    if trivial:
+        measured["empty"] = list(empty([int(n) for n in trivial.split(",")]))
+    for version, count in _numbers(trials).items():
+        shorter = _numbers(epochs).get(version)
+        if shorter:
+            raw["models"][version]["epochs"] = shorter
+        told = throughput(version, count, repeats, raw, mnist)
+        measured["trials"][version] = told | {"epochs": raw["models"][version]["epochs"]}
         files.write_json(out, measured)  # each takes long enough to be lost
         click.echo(f"wrote {out}")
     click.echo(cost.tables(measured))
+
+
+def _numbers(told: str) -> dict[str, int]:
+    return {v: int(n) for v, n in (pair.split("=") for pair in told.split(",") if pair)}
+
+
+def _before(out: Path, machine: dict[str, str]) -> dict[str, Any]:
+    """What was measured before on such a machine with such libraries."""
+    before = json.loads(out.read_text()) if out.exists() else {"machine": {}}
+    same = all(before["machine"].get(key) == machine[key] for key in set(machine) - VARIES)
+    return before if same else {"trials": {}}
 
 
 def nothing(name: str, worker: Any, told: Any) -> int:

@@ -117,13 +117,15 @@ def test_the_tables_of_the_models_at_work_show_every_measurement() -> None:
         | {"tensorflow": "x"},
         "images": {"plain": 1000, "generated": 1000, "uci": 1797},
         "accuracy": {"v1": {"plain": 0.98, "generated": 0.965, "uci": 0.8}},
+        "pages": {"digits": 4, "pages": 250, "parted": 240, "right": {"v1": 225}},
         "latency": {"1": {"served": told | {"n": 300}}, "100": {"in process": told | {"n": 99}}},
         "champion": "v1",
         "views": 2,
         "largest_difference": 1.2e-7,
     }
     text = at_work.tables(measured)
-    assert "| v1 | 98.00 % | 96.50 % | −1.5 | 80.00 % |" in text
+    assert "| v1 | 98.00 % | 96.50 % | −1.5 | 90.00 % | 80.00 % |" in text
+    assert "On 240 of the 250 pages" in text
     assert "| one image, served | 12.3 ms | 45.6 ms | 78 | 1,234 | 300 |" in text
     assert "| 100 images, in process | 12.3 ms | 45.6 ms | 78 | 1,234 | 99 |" in text
     assert "was 1e-07." in text

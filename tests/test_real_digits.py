@@ -17,6 +17,7 @@ from PIL import Image
 
 import generated
 from digits import dataset, models
+from digits.reading import ink
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -73,6 +74,18 @@ def test_generated_pictures_lose_little_against_plain_digits(project: Path) -> N
     network = models.load(project / "data/models/v2.keras")
     plain = models.predict(network, dataset.pixels(mnist.x_test[chosen])).argmax(axis=1)
     assert right >= int((plain == labels).sum()) - 4
+
+
+@pytest.mark.network
+def test_digits_on_a_page_are_found_one_by_one(project: Path) -> None:
+    mnist = dataset.load(project / "data/mnist.npz")
+    random = np.random.default_rng(3)
+    chosen = random.permutation(len(mnist.x_train))[:200].reshape(50, 4)
+    parted = [
+        len(ink.digits(generated.page(mnist.x_train[i], random) / np.float32(255))) == 4
+        for i in chosen
+    ]
+    assert sum(parted) >= 45
 
 
 @pytest.fixture(scope="module")

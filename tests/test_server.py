@@ -10,8 +10,9 @@ from subprocess import Popen
 
 import mlflow
 import pytest
-from conftest import environment, free_port, make_project, mlflow_server, run
+from conftest import digits, environment, free_port, make_project, mlflow_server, run
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from digits import models
 
@@ -80,3 +81,32 @@ def test_a_training_outlives_its_server_and_what_it_logged_is_sent_later(
         assert (one == other).all()
     again = run(project, sys.executable, "-m", "digits", "send", PYTHONPATH="src", **address)
     assert again.stdout == "nothing to send\n"
+
+
+def test_the_champion_is_on_the_server_and_answers_from_there(
+    tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
+) -> None:
+    project = make_project(tmp_path / "project", idx_folder, checksums)
+    picture = Image.new("L", (60, 90), 255)
+    picture.paste(0, (25, 15, 33, 75))
+    picture.save(project / "one.png")
+    port = free_port()
+    address = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+    with team_server(tmp_path / "server", port):
+        done = run(project, "dvc", "repro", **address)
+        assert done.returncode == 0, done.stdout + done.stderr
+        mlflow.set_tracking_uri(address["MLFLOW_TRACKING_URI"])
+        found = MlflowClient().search_model_versions("name = 'mnist-digits'")
+        mlflow.set_tracking_uri(None)
+        assert sorted(entry.tags["version"] for entry in found) == ["v1", "v2"]
+        again = digits(project, "register", "--models", "data/models", **address)
+        assert "stays: no other is better" in again.stdout, again.stderr
+        (project / "data/models").rename(project / "data/elsewhere")
+        read = digits(project, "predict", "one.png", **address)
+        assert read.returncode == 0, read.stderr
+        assert read.stderr.startswith("digits: mnist-digits@champion: v")
+    assert not (project / "mlflow.db").exists()
+    gone = digits(project, "predict", "one.png", **address)
+    assert gone.returncode == 1
+    assert gone.stderr.startswith(f"digits: MLflow server http://127.0.0.1:{port}: no answer")
+    assert gone.stderr.count("\n") == 1

@@ -10,20 +10,22 @@ Measured = Mapping[str, Any]
 
 def tables(measured: Measured) -> str:
     """Accuracy on other pictures than MNIST's, and the time of an answer."""
-    images, machine = measured["images"], measured["machine"]
+    images, pages, machine = measured["images"], measured["pages"], measured["machine"]
     lines = [
         f"| right | {images['plain']:,} test digits of MNIST | pictures generated of the same "
-        f"| difference, points | {images['uci']:,} digits of UCI |",
-        "|---|--:|--:|--:|--:|",
+        f"| difference, points | {pages['pages']} such pages of {pages['digits']} digits, all of "
+        f"them | {images['uci']:,} digits of UCI |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     for version, told in measured["accuracy"].items():
         lost = 100 * (told["generated"] - told["plain"])
         cells = [version, *(percent(told[name]) for name in ("plain", "generated"))]
-        cells += [f"{lost:+.1f}".replace("-", "−"), percent(told["uci"])]
+        cells += [f"{lost:+.1f}".replace("-", "−")]
+        cells += [percent(pages["right"][version] / pages["pages"]), percent(told["uci"])]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "| seconds of an answer | p50 | p99 | requests a second | images a second | n |",
+        "| time of an answer | p50 | p99 | requests a second | images a second | n |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for size, ways in measured["latency"].items():
@@ -35,6 +37,9 @@ def tables(measured: Measured) -> str:
     return "\n".join(
         [
             *lines,
+            "",
+            f"On {pages['parted']} of the {pages['pages']} pages as many digits were found as there "
+            "are.",
             "",
             f"The champion, {measured['champion']}, sees an image through {measured['views']} "
             "views, so that its answers cost as many passes through the network; Keras's own "

@@ -24,7 +24,7 @@ def tables(measured: Measured) -> str:
     ]
     for version, told in measured["trials"].items():
         beside = _spread(told["ways"][AT_ONCE]["beside_fit_seconds"], ".1f", " s")
-        whole = f"{version}, {told['trials']} trials from start to end"
+        whole = f"{version}, {told['trials']} trials of {told['epochs']} epochs, from start to end"
         lines.append(_row(whole, told, "per_hour", "gain", beside))
         lines.append(_row(f"{version}, once running", told, "per_hour_running", "gain_running", ""))
     seconds = [f"{row['seconds']:.1f} s" for row in empty]
