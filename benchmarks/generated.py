@@ -1,10 +1,17 @@
-"""Pictures as people might send them, made of MNIST digits: what `digits predict` is tried on."""
+"""Pictures as people might send them, made of MNIST digits: what `digits predict` is tried on.
 
+`python benchmarks/generated.py docs/handwriting` makes those that README shows.
+"""
+
+from pathlib import Path
+
+import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from digits import IMAGE_SIDE
+import paths
+from digits import IMAGE_SIDE, dataset
 
 SCALES = (1.5, 9.0)  # of a digit's side
 ROTATION = 10.0  # degrees, to either side
@@ -14,7 +21,22 @@ GRADIENT = 0.15  # of the paper's brightness, from one edge to the other
 NOISE = 0.04  # standard deviation, at most
 UNEVEN = (0.85, 1.15)  # sizes of digits on one page, of their mean
 
+SHOWN = {"photo.jpg": [4], "board.png": [7], "page.jpg": [2, 0, 1, 8]}
+
 Ink = NDArray[np.float64]
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--seed", default=2018, show_default=True)
+def main(folder: Path, seed: int) -> None:
+    """Write some pictures, of training digits, to FOLDER."""
+    mnist, random = dataset.load(paths.DATA), np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, labels in SHOWN.items():
+        chosen = [random.choice(np.flatnonzero(mnist.y_train == label)) for label in labels]
+        made = page(mnist.x_train[chosen], random)
+        Image.fromarray(made).save(folder / name, quality=85)
 
 
 def picture(digit: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
@@ -77,3 +99,7 @@ def _colours(random: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[
         paper, pen = random.uniform(0, 1, (2, 3))
         if abs(paper.mean() - pen.mean()) >= LEAST_CONTRAST:
             return paper, pen
+
+
+if __name__ == "__main__":
+    main()

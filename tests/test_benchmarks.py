@@ -83,6 +83,7 @@ def test_the_tables_of_a_study_show_every_measurement() -> None:
         "trials": {
             "v1": {
                 "trials": 12,
+                "epochs": 3,
                 "ways": dict.fromkeys(cost.WAYS, way),
                 "gain": gain,
                 "gain_running": gain,
@@ -93,6 +94,7 @@ def test_the_tables_of_a_study_show_every_measurement() -> None:
     assert text.count("| 2 (1 – 3) ") == 6
     assert text.count("**2.04× (1.00 – 3.00)**") == 4
     assert "| 2.0 s (1.0 – 3.0) |" in text
+    assert "| v1, 12 trials of 3 epochs, from start to end |" in text
     assert "| 5.0 s |" in text
     assert "| 500 ms |" in text
     assert "n = 2 studies" in text

@@ -38,8 +38,8 @@ def tables(measured: Measured) -> str:
         [
             *lines,
             "",
-            f"On {pages['parted']} of the {pages['pages']} pages as many digits were found as there "
-            "are.",
+            f"On {pages['parted']} of the {pages['pages']} pages {pages['digits']} digits were "
+            "found.",
             "",
             f"The champion, {measured['champion']}, sees an image through {measured['views']} "
             "views, so that its answers cost as many passes through the network; Keras's own "
