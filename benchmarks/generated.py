@@ -21,14 +21,14 @@ GRADIENT = 0.15  # of the paper's brightness, from one edge to the other
 NOISE = 0.04  # standard deviation, at most
 UNEVEN = (0.85, 1.15)  # sizes of digits on one page, of their mean
 
-SHOWN = {"photo.jpg": [4], "board.png": [7], "page.jpg": [2, 0, 1, 8]}
+SHOWN = {"four.jpg": [4], "seven.webp": [7], "page.jpg": [2, 0, 1, 8]}
 
 Ink = NDArray[np.float64]
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--seed", default=2018, show_default=True)
+@click.option("--seed", default=8, show_default=True)
 def main(folder: Path, seed: int) -> None:
     """Write some pictures, of training digits, to FOLDER."""
     mnist, random = dataset.load(paths.DATA), np.random.default_rng(seed)

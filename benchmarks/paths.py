@@ -1,4 +1,4 @@
-"""What the benchmarks read of a project that `make` has brought up to date."""
+"""What the benchmarks read, and make, of a project that `make` has brought up to date."""
 
 from pathlib import Path
 
@@ -6,3 +6,4 @@ PARAMS = Path("params.yaml")
 DATA = Path("data/mnist.npz")
 REFERENCE = Path("metrics/report-2018.json")
 MODELS = Path("data/models")
+UCI = Path("data/uci.npz")

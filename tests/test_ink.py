@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from digits.reading import ink
+from digits.reading import ink, pictures
 
 Draw = Callable[[ImageDraw.ImageDraw], object]
 
@@ -161,3 +162,8 @@ def test_a_dot_or_a_dash_is_no_digit() -> None:
         ring(pen, 120)
 
     assert len(ink.digits(drawn(decimal))) == 2
+
+
+@pytest.mark.parametrize(("name", "count"), [("four.jpg", 1), ("seven.webp", 1), ("page.jpg", 4)])
+def test_in_the_pictures_that_readme_shows_all_digits_are_found(name: str, count: int) -> None:
+    assert len(ink.digits(pictures.read(ROOT / "docs/handwriting" / name))) == count
