@@ -1,6 +1,7 @@
 """Networks: the three of 2018, and files that are the same for the same network."""
 
 import json
+import logging
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from digits import DigitsError, config, models
-from digits.backend import keras
+from digits.backend import keras, tf
 from digits.schema import Schedule
 
 PARAMS = config.load(ROOT / "params.yaml")
@@ -110,3 +111,15 @@ def test_a_network_of_another_shape_is_refused(tmp_path: Path) -> None:
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "v1.keras")
     with pytest.raises(DigitsError, match=r"expected a model of \(28, 28, 1\) to \(10,\)"):
         models.load(tmp_path / "v1.keras")
+
+
+def test_asking_many_networks_in_turn_is_no_reason_for_notices() -> None:
+    said: list[logging.LogRecord] = []
+    listening = logging.Handler()
+    listening.emit = said.append  # type: ignore[method-assign]
+    tf.get_logger().addHandler(listening)
+    for seed in range(8):
+        models.predict(models.build(PARAMS.model("v1"), seed, images=4), IMAGES)
+    tf.get_logger().warning("something else")
+    tf.get_logger().removeHandler(listening)
+    assert [record.getMessage() for record in said] == ["something else"]

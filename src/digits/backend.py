@@ -1,5 +1,6 @@
 """Keras on TensorFlow, imported without the notices that TensorFlow writes about itself."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -29,5 +30,13 @@ def _notices_held_back() -> Iterator[None]:
 with _notices_held_back():
     import keras
     import tensorflow as tf  # Keras would import it later, and noisily
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not that a function is traced again: several networks asked in turn are, each once."""
+    return "tf.function retracing" not in record.getMessage()
+
+
+tf.get_logger().addFilter(_worth_saying)
 
 __all__ = ["keras", "tf"]
