@@ -4,6 +4,7 @@ The digits of UCI, made like MNIST, it leaves in data/uci.npz for `digits evalua
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,17 @@ from numpy.typing import NDArray
 
 import generated
 import paths
-from digits import config, dataset, environment, evaluation, files, models, options, prediction
+from digits import (
+    DigitsError,
+    config,
+    dataset,
+    environment,
+    evaluation,
+    files,
+    models,
+    options,
+    prediction,
+)
 from digits.dataset import pixels
 from digits.reading import ink
 from digits.served import Served
@@ -127,9 +138,16 @@ def latency(
 
     options.connect()
     champion = tracking.registry.champion(name)
-    assert champion is not None
+    if champion is None or champion.version not in networks:
+        raise DigitsError(f"{name}: no champion among the models here: `dvc repro` registers them")
     network, seen = networks[champion.version], views.get(champion.version, [])
     own = Served(network, seen)
+    same = tracking.registry.load(name).predict(x[:200])["probabilities"]
+    if not np.allclose(own.predict(x[:200])["probabilities"], same, atol=1e-5):
+        raise DigitsError(
+            f"{name}: the champion is another {champion.version} than that of {paths.MODELS}: "
+            f"`digits register --models {paths.MODELS} --force` takes the one here"
+        )
     told: dict[str, Any] = {"champion": champion.version, "views": len(seen), "latency": {}}
     with serving(f"models:/{name}@{tracking.registry.CHAMPION}") as address:
         for size in (1, 100):
@@ -178,7 +196,8 @@ def ask(address: str, images: Images) -> Any:
     """What a served model answers."""
     body = {"inputs": images.tolist()}
     response = session.post(f"{address}/invocations", json=body, headers=HEADERS)
-    response.raise_for_status()
+    if not response.ok:
+        raise DigitsError(f"{address}: {response.text}")
     return response.json()["predictions"]
 
 
@@ -198,16 +217,23 @@ def serving(model: str) -> Iterator[str]:
         )
         try:
             end = time.monotonic() + PATIENCE
-            while time.monotonic() < end and started.poll() is None:
-                try:
-                    if requests.get(f"{address}/ping", timeout=1).ok:
-                        break
-                except requests.RequestException:
-                    time.sleep(0.5)
+            while not _answers(address):
+                if time.monotonic() > end or started.poll() is not None:
+                    log.seek(0)
+                    raise DigitsError(f"{' '.join(command)}: {log.read().decode()[-500:]}")
+                time.sleep(0.5)
             yield address
         finally:
-            os.killpg(started.pid, 15)
+            if started.poll() is None:
+                os.killpg(started.pid, signal.SIGTERM)
             started.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(f"{address}/ping", timeout=1).ok
+    except requests.RequestException:
+        return False
 
 
 def _free_port() -> int:

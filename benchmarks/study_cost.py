@@ -45,6 +45,7 @@ def main(trials: str, epochs: str, repeats: int, trivial: str, out: Path) -> Non
     measured = _before(out, machine) | {"machine": machine}
     if trivial:
         measured["empty"] = list(empty([int(n) for n in trivial.split(",")]))
+        files.write_json(out, measured)
     for version, count in _numbers(trials).items():
         shorter = _numbers(epochs).get(version)
         if shorter:
@@ -64,7 +65,7 @@ def _before(out: Path, machine: dict[str, str]) -> dict[str, Any]:
     """What was measured before on such a machine with such libraries."""
     before = json.loads(out.read_text()) if out.exists() else {"machine": {}}
     same = all(before["machine"].get(key) == machine[key] for key in set(machine) - VARIES)
-    return before if same else {"trials": {}}
+    return before if same else {"empty": [], "trials": {}}
 
 
 def nothing(name: str, worker: Any, told: Any) -> int:

@@ -17,7 +17,7 @@ def rule(metric: str = "test_accuracy", least: float = 0.0005) -> Registry:
 def test_the_first_champion_is_the_best() -> None:
     best, reason = chosen([entry(1, 0.97), entry(2, 0.99), entry(3, 0.98)], None, rule())
     assert best == entry(2, 0.99)
-    assert reason == "v2 (version 2, test_accuracy 0.99) is the first"
+    assert reason == "v2 (registered version 2, test_accuracy 0.99) is the first"
 
 
 def test_of_equals_the_first_registered_is_best() -> None:
@@ -69,7 +69,7 @@ def test_it_stays_where_it_is_the_best() -> None:
     present = entry(2, 0.99)
     best, reason = chosen([entry(1, 0.98), present], present, rule())
     assert best == present
-    assert reason == "v2 (version 2, test_accuracy 0.99) stays: no other is better"
+    assert reason == "v2 (registered version 2, test_accuracy 0.99) stays: no other is better"
 
 
 def test_without_candidates_nothing_changes() -> None:

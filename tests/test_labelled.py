@@ -50,5 +50,5 @@ def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
         labelled.load(path)
     path.write_text("x, y")
     assert not labelled.is_whole(path)
-    with pytest.raises(DigitsError, match=r"some.npz: not an .npz file"):
+    with pytest.raises(DigitsError, match=r"some.npz: not a whole .npz file"):
         labelled.load(path)

@@ -243,6 +243,7 @@ def test_as_json_and_as_csv_from_standard_input(project: Path) -> None:
     assert len(answer["box"]) == 4
     (row,) = csv.DictReader(io.StringIO(told["csv"]))
     assert int(row["label"]) == answer["label"]
+    assert [float(row[side]) for side in ("left", "top", "right", "bottom")] == answer["box"]
     assert [float(row[f"p{d}"]) for d in range(10)] == answer["probabilities"]
 
 
@@ -251,6 +252,8 @@ def test_several_digits_in_a_picture(project: Path) -> None:
     both.paste(bar(20), (0, 0))
     both.paste(bar(60), (150, 0))
     both.save(project / "both.png")
+    whole = digits(project, "predict", "--version", "1", "both.png")
+    assert "both.png: 2 pieces of ink side by side read as one digit: --split?" in whole.stderr
     done = digits(project, "predict", "--split", "--json", "--version", "1", "both.png")
     assert [answer["number"] for answer in json.loads(done.stdout)] == [1, 2]
     assert "data/models/v1.keras" in done.stderr
@@ -394,5 +397,7 @@ def test_labelled_images_of_any_origin_are_scored(project: Path) -> None:
         f"{version}: accuracy {1 - wrong[version] / 30:.2%} ({wrong[version]} errors in 30 images)"
         for version in ("v1", "v2")
     ]
+    none = digits(project, "evaluate", "--data", "none.npz", "--models", "data/models")
+    assert none.stderr == "digits: none.npz: cannot be read: No such file or directory\n"
     one = digits(project, "evaluate", "--data", "other.npz", "--models", "data/models/v2.keras")
     assert one.stdout.splitlines() == done.stdout.splitlines()[1:]

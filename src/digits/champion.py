@@ -26,7 +26,9 @@ class Entry:
 
     def told(self, metric: str) -> str:
         """In words."""
-        return f"{self.version} (version {self.number}, {metric} {self.metrics[metric]:g})"
+        return (
+            f"{self.version} (registered version {self.number}, {metric} {self.metrics[metric]:g})"
+        )
 
 
 def chosen(

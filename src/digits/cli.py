@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digits import DigitsError
-from digits.options import PARAMS, Group, connect, params_option, path_option, root, warn
+from digits.options import DATA, PARAMS, Group, connect, params_option, path_option, root, warn
 from digits.reading.commands import draw, predict
 from digits.study.commands import study
 
@@ -138,7 +138,9 @@ def evaluate(
     found = {path.stem: path for path in ([models] if one else sorted(models.glob("*.keras")))}
     if not found:
         raise DigitsError(f"{models}: no model there; `dvc repro` trains them")
-    if not (any(folders.values()) or labelled.is_whole(data)) and data.exists():
+    if not (any(folders.values()) or labelled.is_whole(data)) and (
+        data.exists() or data != Path(DATA)
+    ):
         return _score(found, parameters, *labelled.load(data))
     for version, path in found.items():
         if version not in parameters.models:

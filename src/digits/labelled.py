@@ -42,7 +42,7 @@ def load(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     except DigitsError:
         raise
     except Exception as error:  # a damaged file makes NumPy raise anything at all
-        raise DigitsError(f"{path}: not an .npz file ({' '.join(str(error).split())})") from error
+        raise DigitsError(f"{path}: not a whole .npz file") from error
     if x.dtype != np.uint8 or x.shape[1:] != (IMAGE_SIDE, IMAGE_SIDE) or len(x) == 0:
         raise DigitsError(f"{path}: {keys[0]}: expected (n, 28, 28) uint8, got {x.shape} {x.dtype}")
     if not np.issubdtype(y.dtype, np.integer) or y.shape != (len(x),):

@@ -46,7 +46,9 @@ class Served:
         # Numbers from 0 to 1 have been cut off by now, where MLflow read them from JSON.
         pale = np.flatnonzero(images.max(axis=(1, 2), initial=0) <= 1)
         if len(pale):
-            raise ValueError(f"image {pale[0]} has no ink: expected numbers from 0 to 255")
+            raise ValueError(
+                f"image {pale[0]} has no ink: all its numbers are 0 or 1, expected some up to 255"
+            )
         parts = [self._some(images[at : at + MOST]) for at in range(0, len(images), MOST)]
         probabilities = np.concatenate([np.zeros((0, 10), np.float32), *parts])
         return {"label": probabilities.argmax(axis=1), "probabilities": probabilities}

@@ -15,6 +15,7 @@ from digits.reading import ink
 from digits.reading.pictures import Picture
 
 NOTHING = "no digit found"
+SIDES = ("left", "top", "right", "bottom")
 Answers = Mapping[str, NDArray[Any]]  # as digits.served.Served gives them
 Predict = Callable[[NDArray[np.uint8]], Answers]
 
@@ -88,12 +89,14 @@ def as_json(answers: Iterable[Answer]) -> str:
 
 
 def as_csv(answers: Iterable[Answer]) -> str:
-    """With a header line; the label is empty where there is no digit."""
+    """With a header line; label and place are empty where there is no digit."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "number", "label", *(f"p{digit}" for digit in range(CLASSES))])
+    shares = (f"p{digit}" for digit in range(CLASSES))
+    writer.writerow(["image", "number", "label", *SIDES, *shares])
     for answer in answers:
-        shares: Sequence[object] = answer.probabilities or [""] * CLASSES
-        label = "" if answer.label is None else answer.label
-        writer.writerow([answer.image, answer.number, label, *shares])
+        told: list[object] = [answer.label, *answer.box, *answer.probabilities]
+        if answer.label is None:
+            told = [""] * (1 + len(SIDES) + CLASSES)
+        writer.writerow([answer.image, answer.number, *told])
     return text.getvalue().rstrip("\n")

@@ -54,6 +54,11 @@ def predict(
     from digits.reading import answers
 
     found = [(name, answers.find(p, split)) for name, p in _pictures(images, failures)]
+    for name, digits in found:
+        if digits and digits[0].beside > 1:
+            warn(
+                f"{name}: {digits[0].beside} pieces of ink side by side read as one digit: --split?"
+            )
     if found:
         network, name = _network(wanted, parameters, models, scores)
         click.echo(f"digits: {name}", err=True)
@@ -188,4 +193,4 @@ def draw(host: str, port: int, browser: bool, params: Path, models: Path, scores
     click.echo(f"{address} shows {', '.join(found)}; Ctrl-C ends it")
     if browser:
         click.launch(address)
-    serving.serve(page.application(answering), listening, page.LARGEST)
+    serving.serve(page.application(answering), listening, 2 * page.LARGEST)

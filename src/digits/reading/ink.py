@@ -5,7 +5,7 @@ box with its aspect ratio, then centred by mass in 28×28.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,12 @@ class Found:
     Attributes:
         image: (28, 28) uint8, ink 255 on paper 0, as MNIST has it.
         box: left, top, right and bottom of its ink as shares of the picture.
+        beside: how many digits its ink would be for `digits`.
     """
 
     image: NDArray[np.uint8]
     box: tuple[float, float, float, float]
+    beside: int = 1
 
 
 def digits(picture: Array) -> list[Found]:
@@ -57,7 +59,9 @@ def digit(picture: Array) -> Found | None:
     """All ink of a picture as one digit; None if there is none. Argument as in `digits`."""
     ink = amount(picture)
     named, pieces = _pieces(ink)
-    return _found(ink, named, pieces) if pieces else None
+    if not pieces:
+        return None
+    return replace(_found(ink, named, pieces), beside=len(list(_groups(named, pieces))))
 
 
 def amount(picture: Array) -> Array:

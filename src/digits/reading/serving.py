@@ -1,5 +1,6 @@
 """A web application served from this process."""
 
+import os
 import socket
 
 import numpy as np
@@ -21,8 +22,10 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except OSError as error:
+        # What Python itself adds is said already.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise DigitsError(
-            f"{host}:{port}: cannot listen there: {error.strerror}; another --host or --port?"
+            f"{host}:{port}: cannot listen there: {reason}; another --host or --port?"
         ) from error
 
 
@@ -33,7 +36,7 @@ def address(listening: socket.socket) -> str:
 
 
 def serve(app: Flask, listening: socket.socket, largest: int) -> None:
-    """Answer until interrupted; requests of at most so many bytes."""
+    """Answer until interrupted; what is larger than so many bytes is not even read."""
     waitress.serve(
         app,
         sockets=[listening],

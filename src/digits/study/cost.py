@@ -19,7 +19,8 @@ def tables(measured: Measured) -> str:
     empty = measured["empty"]
     lines = [
         f"| trials an hour | {ONE_BY_ONE} | {ONE_THREAD} | {AT_ONCE} "
-        f"| gain over {ONE_BY_ONE} | over {ONE_THREAD} | a trial beside its fit |",
+        f"| gain over {ONE_BY_ONE} | over {ONE_THREAD} "
+        "| a trial beside its fit, with its share of the start |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for version, told in measured["trials"].items():
@@ -36,7 +37,8 @@ def tables(measured: Measured) -> str:
         f"| all | {' | '.join(seconds)} |",
         f"| each | {' | '.join(each)} |",
     ]
-    repeats = next(iter(measured["trials"].values()))["gain"][ONE_BY_ONE]["n"]
+    repeats = max((t["gain"][ONE_BY_ONE]["n"] for t in measured["trials"].values()), default=0)
+    start = max((row["start"] for row in empty), default=0)
     machine = measured["machine"]
     return "\n".join(
         [
@@ -46,7 +48,7 @@ def tables(measured: Measured) -> str:
             "is recorded; the start is that of Ray and of its workers, which import TensorFlow, "
             "and a study is running once each worker has ended a trial; n = 1 of those of "
             "nothing, two at a time, to which Ray's start of "
-            f"{empty[0]['start']:.1f} s is to be added. {machine['date']}, {hardware(machine)}, "
+            f"{start:.1f} s is to be added. {machine['date']}, {hardware(machine)}, "
             f"Python {machine['python']}, Keras {machine['keras']}, "
             f"TensorFlow {machine.get('tensorflow', machine.get('tensorflow-cpu'))}.",
         ]
