@@ -138,9 +138,7 @@ def evaluate(
     found = {path.stem: path for path in ([models] if one else sorted(models.glob("*.keras")))}
     if not found:
         raise DigitsError(f"{models}: no model there; `dvc repro` trains them")
-    if not (any(folders.values()) or labelled.is_whole(data)) and (
-        data.exists() or data != Path(DATA)
-    ):
+    if not (any(folders.values()) or labelled.is_whole(data)) and data.exists():
         return _score(found, parameters, *labelled.load(data))
     for version, path in found.items():
         if version not in parameters.models:
@@ -148,6 +146,8 @@ def evaluate(
                 f"{path}: params.yaml has no version {version!r}: move the file away, or restore "
                 f"models.{version}"
             )
+    if not data.exists() and data != Path(DATA):
+        raise DigitsError(f"{data}: no such file")
     mnist = dataset.load(data)
 
     from digits import models as networks
@@ -240,6 +240,8 @@ def ensemble(
     files_of = {version: model} | {
         f"{version}-{s}": members / f"{version}-{s}.keras" for s in seeds
     }
+    if not data.exists() and data != Path(DATA):
+        raise DigitsError(f"{data}: no such file")
     mnist = dataset.load(data)
 
     from digits import models as networks

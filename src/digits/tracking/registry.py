@@ -1,5 +1,6 @@
 """The registered model: each trained version once, and the champion among them."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -84,6 +85,7 @@ def load(name: str) -> Any:
     """
     import mlflow.pyfunc
 
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         return mlflow.pyfunc.load_model(f"models:/{name}@{CHAMPION}")
     except Exception as error:  # of MLflow, files or the network: any may come through
