@@ -71,6 +71,10 @@ def losses(by_version: Mapping[str, Curves], reported: Mapping[str, Sequence[flo
             above.plot(epochs, curve, "s-", color=REPORTED, markersize=3, lw=1)
             (scaled,) = _scaled(told, curve)
             below.plot(epochs, scaled, "s-", color=REPORTED, markersize=3, lw=1)
+        else:  # nothing to compare with
+            below.set_visible(False)
+            above.tick_params(labelbottom=True)
+            above.set(xlabel="epoch")
         above.set(title=f"{version}, n = {told[0].n}", yscale="log")
         below.set(xlabel="epoch")
         below.xaxis.set_major_locator(MaxNLocator(integer=True))
