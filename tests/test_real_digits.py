@@ -104,8 +104,11 @@ def address(project: Path) -> Iterator[str]:
         line = started.stdout.readline()
         assert line.startswith("http://127.0.0.1:"), line + started.stdout.read()
         yield line.split()[0]
-        started.send_signal(signal.SIGINT)
-        assert started.wait(20) == 0
+        started.send_signal(signal.SIGTERM)  # SIGINT is ignored where tests run in the background
+        try:
+            assert started.wait(20) == 0
+        finally:
+            started.kill()
 
 
 @pytest.fixture(scope="module")
