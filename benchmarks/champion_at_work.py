@@ -243,4 +243,7 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DigitsError as error:
+        sys.exit(f"digits: {error}")

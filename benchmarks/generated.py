@@ -3,6 +3,7 @@
 `python benchmarks/generated.py docs/handwriting` makes those that README shows.
 """
 
+import sys
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import paths
-from digits import IMAGE_SIDE, dataset
+from digits import IMAGE_SIDE, DigitsError, dataset
 
 SCALES = (1.5, 9.0)  # of a digit's side
 ROTATION = 10.0  # degrees, to either side
@@ -102,4 +103,7 @@ def _colours(random: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DigitsError as error:
+        sys.exit(f"digits: {error}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 import paths
-from digits import config, dataset, environment, files, store, tracking
+from digits import DigitsError, config, dataset, environment, files, store, tracking
 from digits.dataset import Dataset
 from digits.results import TIMING
 from digits.study import cost, engine
@@ -151,4 +152,7 @@ def _gain(seconds: dict[str, list[float]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DigitsError as error:
+        sys.exit(f"digits: {error}")
