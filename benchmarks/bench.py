@@ -11,7 +11,10 @@ from typing import Any
 import click
 
 import paths
-from digits import DigitsError, config, dataset, environment, files, speed
+from digits import DigitsError
+from digits.core import config, dataset, files
+from digits.reports import speed
+from digits.tracking import machine
 
 POSITIVE = click.IntRange(min=1)
 
@@ -43,7 +46,7 @@ def main(images: int, epochs: int, repeats: int, out: Path) -> None:
     part = replace(mnist, x_train=mnist.x_train[:images], y_train=mnist.y_train[:images])
     if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"]).returncode:
         raise DigitsError("the pipeline is not up to date, and would run; run `make` first")
-    machine = environment.machine() | environment.libraries() | environment.code()
+    machine = machine.machine() | machine.libraries() | machine.code()
     measured: dict[str, Any] = {"images": len(part.x_train), "machine": machine}
     shortest = params.versions[0]
     # Plain `fit` knows no equal of our augmentation.

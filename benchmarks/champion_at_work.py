@@ -22,20 +22,13 @@ from numpy.typing import NDArray
 
 import generated
 import paths
-from digits import (
-    DigitsError,
-    config,
-    dataset,
-    environment,
-    evaluation,
-    files,
-    models,
-    options,
-    prediction,
-)
-from digits.dataset import pixels
-from digits.reading import ink
-from digits.served import Served
+from digits import DigitsError
+from digits.cli import options
+from digits.core import config, dataset, evaluation, files, models, prediction
+from digits.core.dataset import pixels
+from digits.handwriting import segmentation
+from digits.tracking import machine
+from digits.tracking.pyfunc import Served
 
 SEED = 2018  # of the generated pictures
 ON_A_PAGE = 4  # digits
@@ -52,7 +45,7 @@ def main(pictures: int, count: int, out: Path) -> None:
     """Measure; on a machine with nothing else to do."""
     params, mnist = config.load(paths.PARAMS), dataset.load(paths.DATA)
     networks = {v: models.load(paths.MODELS / f"{v}.keras") for v in params.versions}
-    views = params.views
+    tta = params.tta
     chosen = np.random.default_rng(SEED).permutation(len(mnist.x_test))[:pictures]
     sets = {
         "plain": (mnist.x_test[chosen], mnist.y_test[chosen]),
@@ -61,12 +54,12 @@ def main(pictures: int, count: int, out: Path) -> None:
     }
     np.savez_compressed(paths.UCI, x=sets["uci"][0], y=sets["uci"][1])
     measured: dict[str, Any] = {
-        "machine": environment.machine() | environment.libraries() | environment.code(),
+        "machine": machine.machine() | machine.libraries() | machine.code(),
         "images": {name: len(y) for name, (_, y) in sets.items()},
         "accuracy": {
             version: {
                 name: evaluation.score(
-                    prediction.probabilities(network, x, views.get(version, [])), y
+                    prediction.probabilities(network, x, tta.get(version, [])), y
                 )["accuracy"]
                 for name, (x, y) in sets.items()
             }
@@ -74,9 +67,9 @@ def main(pictures: int, count: int, out: Path) -> None:
         },
     }
     click.echo(str(measured["accuracy"]))
-    measured["pages"] = pages(mnist, networks, views, pictures // ON_A_PAGE)
+    measured["pages"] = pages(mnist, networks, tta, pictures // ON_A_PAGE)
     click.echo(str(measured["pages"]))
-    measured |= latency(params.registry.name, mnist.x_test, count, networks, views)
+    measured |= latency(params.registry.name, mnist.x_test, count, networks, tta)
     files.write_json(out, measured)
     click.echo(f"wrote {out}")
 
@@ -84,18 +77,23 @@ def main(pictures: int, count: int, out: Path) -> None:
 def found(x: Images, y: Images) -> tuple[Images, Images]:
     """Pictures generated of digits, as `digits predict` finds the digits in them."""
     random = np.random.default_rng(SEED)
-    read = [ink.digit(generated.picture(image, random) / np.float32(255)) for image in x]
+    read = [segmentation.digit(generated.picture(image, random) / np.float32(255)) for image in x]
     return np.stack([one.image if one else np.zeros_like(x[0]) for one in read]), y
 
 
 def pages(
-    mnist: dataset.Dataset, networks: dict[str, Any], views: dict[str, Any], count: int
+    mnist: dataset.Dataset, networks: dict[str, Any], tta: dict[str, Any], count: int
 ) -> dict[str, Any]:
     """How many pages of several digits are read without a mistake, as `--split` reads them."""
     random = np.random.default_rng(SEED)
     chosen = random.permutation(len(mnist.x_test))[: count * ON_A_PAGE].reshape(count, ON_A_PAGE)
     read = [
-        [one.image for one in ink.digits(generated.page(mnist.x_test[i], random) / np.float32(255))]
+        [
+            one.image
+            for one in segmentation.digits(
+                generated.page(mnist.x_test[i], random) / np.float32(255)
+            )
+        ]
         for i in chosen
     ]
     whole = [number for number, images in enumerate(read) if len(images) == ON_A_PAGE]
@@ -103,7 +101,7 @@ def pages(
     right = {
         version: int(
             (
-                prediction.probabilities(network, images, views.get(version, [])).argmax(axis=1)
+                prediction.probabilities(network, images, tta.get(version, [])).argmax(axis=1)
                 == mnist.y_test[chosen[whole]].ravel()
             )
             .reshape(-1, ON_A_PAGE)
@@ -125,31 +123,31 @@ def uci() -> tuple[Images, Images]:
 
     given = load_digits()
     pictures = np.pad(given.images / 16, ((0, 0), (2, 2), (2, 2))).astype(np.float32)
-    read = [ink.digit(np.repeat(p[..., np.newaxis], 3, axis=2)) for p in pictures]
+    read = [segmentation.digit(np.repeat(p[..., np.newaxis], 3, axis=2)) for p in pictures]
     blank = np.zeros((28, 28), np.uint8)
     return np.stack([one.image if one else blank for one in read]), given.target.astype(np.uint8)
 
 
 def latency(
-    name: str, x: Images, count: int, networks: dict[str, Any], views: dict[str, Any]
+    name: str, x: Images, count: int, networks: dict[str, Any], tta: dict[str, Any]
 ) -> dict[str, Any]:
     """Seconds of an answer: by the served champion, in process, and by Keras's own `predict`."""
-    from digits import tracking
+    from digits.tracking import registry
 
     options.connect()
-    champion = tracking.registry.champion(name)
+    champion = registry.champion(name)
     if champion is None or champion.version not in networks:
         raise DigitsError(f"{name}: no champion among the models here: `dvc repro` registers them")
-    network, seen = networks[champion.version], views.get(champion.version, [])
+    network, seen = networks[champion.version], tta.get(champion.version, [])
     own = Served(network, seen)
-    same = tracking.registry.load(name).predict(x[:200])["probabilities"]
+    same = registry.load(name).predict(x[:200])["probabilities"]
     if not np.allclose(own.predict(x[:200])["probabilities"], same, atol=1e-5):
         raise DigitsError(
             f"{name}: the champion is another {champion.version} than that of {paths.MODELS}: "
             f"`digits register --models {paths.MODELS} --force` takes the one here"
         )
-    told: dict[str, Any] = {"champion": champion.version, "views": len(seen), "latency": {}}
-    with serving(f"models:/{name}@{tracking.registry.CHAMPION}") as address:
+    told: dict[str, Any] = {"champion": champion.version, "tta": len(seen), "latency": {}}
+    with serving(f"models:/{name}@{registry.CHAMPION}") as address:
         for size in (1, 100):
             ways: dict[str, Callable[[Images], Any]] = {
                 "served": lambda images: ask(address, images),

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import paths
-from digits import IMAGE_SIDE, DigitsError, dataset
+from digits import IMAGE_SIDE, DigitsError
+from digits.core import dataset
 
 SCALES = (1.5, 9.0)  # of a digit's side
 ROTATION = 10.0  # degrees, to either side

@@ -14,8 +14,8 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 import paths
 import race
-from digits import config, dataset, graph, models
-from digits.backend import tf
+from digits.core import config, dataset, models, train_step
+from digits.core.keras_backend import tf
 
 STEPS = 60
 LISTED = 22
@@ -28,7 +28,7 @@ def main(version: str) -> None:
     parameters = params.model(version)
     size = parameters.batch_size
     model = models.build(parameters, params.seed, len(mnist.x_train))
-    run = graph.steps(model, mnist.x_train, mnist.y_train, params.seed)
+    run = train_step.steps(model, mnist.x_train, mnist.y_train, params.seed)
     order = tf.range(STEPS * size)
     run(order, np.int32(0), np.int32(3 * size), size)
     with tempfile.TemporaryDirectory() as folder:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import paths
-from digits import DigitsError, pipeline, tracking
-from digits.dataset import Dataset
-from digits.schema import Params
+from digits import DigitsError
+from digits.core import pipeline
+from digits.core.dataset import Dataset
+from digits.core.schema import Params
+from digits.tracking.connection import connect
+from digits.tracking.run import start_run
 from race import spread
 
 IMPORTS = [sys.executable, "-c", "import tensorflow, mlflow"]
@@ -81,7 +84,7 @@ def tracking_cost(
 ) -> dict[str, Any]:
     """Seconds of a version's fit with MLflow over those without, in turn."""
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
-    tracking.connect(folder)
+    connect(folder)
     console = pipeline.Console(lambda line: None)
 
     def fit(run: Any) -> float:
@@ -91,7 +94,7 @@ def tracking_cost(
 
     ratios = []
     for number in range(repeats + 1):
-        with tracking.start(version) as run:
+        with start_run(version) as run:
             tracked = fit(run)
         untracked = fit(NoRun())
         if number:  # the first pair warms up

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from digits import CLASSES, evaluation, models, training
-from digits.backend import keras, tf
-from digits.dataset import Dataset, pixels
-from digits.schema import Params
+from digits import CLASSES
+from digits.core import evaluation, models, training
+from digits.core.dataset import Dataset, pixels
+from digits.core.keras_backend import keras, tf
+from digits.core.schema import Params
 
 MATRIX = 3000
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import paths
-from digits import config, dataset, models, training
+from digits.core import config, dataset, models, training
 
 SIZES = (7_500, 15_000, 30_000, 60_000)
 

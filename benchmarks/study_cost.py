@@ -13,19 +13,23 @@ from typing import Any
 import click
 
 import paths
-from digits import DigitsError, config, dataset, environment, files, store, tracking
-from digits.dataset import Dataset
-from digits.results import TIMING
-from digits.study import cost, engine
-from digits.study.conduct import conduct
-from digits.study.plan import Plan, Study
+from digits import DigitsError
+from digits.core import config, dataset, files
+from digits.core.dataset import Dataset
+from digits.reports import study_cost
+from digits.reports.metrics import TIMING
+from digits.study import ray_backend
+from digits.study.runner import conduct
+from digits.study.spec import Plan, Study
+from digits.tracking import local_store, machine
+from digits.tracking.connection import connect
 from race import spread
 
 # Of what the machine is, what may differ between measurements that stand together.
 VARIES = {"date", "git.commit", "git.branch", "git.dirty"}
 
 # Trials at once, threads of each.
-WAYS = {cost.ONE_BY_ONE: (1, 2), cost.ONE_THREAD: (1, 1), cost.AT_ONCE: (2, 1)}
+WAYS = {study_cost.ONE_BY_ONE: (1, 2), study_cost.ONE_THREAD: (1, 1), study_cost.AT_ONCE: (2, 1)}
 
 
 @click.command()
@@ -42,7 +46,7 @@ def main(trials: str, epochs: str, repeats: int, trivial: str, out: Path) -> Non
     """
     mnist = dataset.load(paths.DATA)
     raw = config.read(paths.PARAMS)
-    machine = environment.machine() | environment.libraries() | environment.code()
+    machine = machine.machine() | machine.libraries() | machine.code()
     measured = _before(out, machine) | {"machine": machine}
     if trivial:
         measured["empty"] = list(empty([int(n) for n in trivial.split(",")]))
@@ -55,7 +59,7 @@ def main(trials: str, epochs: str, repeats: int, trivial: str, out: Path) -> Non
         measured["trials"][version] = told | {"epochs": raw["models"][version]["epochs"]}
         files.write_json(out, measured)  # each takes long enough to be lost
         click.echo(f"wrote {out}")
-    click.echo(cost.tables(measured))
+    click.echo(study_cost.tables(measured))
 
 
 def _numbers(told: str) -> dict[str, int]:
@@ -77,13 +81,13 @@ def nothing(name: str, worker: Any, told: Any) -> int:
 def empty(sizes: Sequence[int]) -> Iterator[dict[str, float]]:
     """Seconds that the engine takes for so many trials of nothing, two at a time."""
     start = time.perf_counter()
-    with engine.started(None, 2, 1):
+    with ray_backend.started(None, 2, 1):
         begun = time.perf_counter() - start
         for size in sizes:
-            done: list[engine.Outcome] = []
+            done: list[ray_backend.Outcome] = []
             start = time.perf_counter()
             names = [str(number) for number in range(size)]
-            engine.each(names, nothing, {}, done.append, threads=1, retries=0)
+            ray_backend.each(names, nothing, {}, done.append, threads=1, retries=0)
             taken = time.perf_counter() - start
             assert sum(outcome.result is not None for outcome in done) == size
             click.echo(f"{size} trials of nothing: {taken:.1f} s")
@@ -102,14 +106,14 @@ def throughput(version: str, trials: int, repeats: int, raw: Any, mnist: Dataset
                 study = Study.model_validate({"seeds": {version: trials}, "threads": threads})
                 # MLflow leaves that of the study before in it.
                 os.environ.pop("MLFLOW_TRACKING_URI", None)
-                tracking.connect(root)
+                connect(root)
                 start = time.perf_counter()
                 conduct(
                     Plan("cost", study, raw),
                     mnist,
                     root / "out",
                     root=root,
-                    address=store.address(root),
+                    address=local_store.address(root),
                     tags={},
                     workers=workers,
                 )
@@ -146,8 +150,8 @@ def throughput(version: str, trials: int, repeats: int, raw: Any, mnist: Dataset
 def _gain(seconds: dict[str, list[float]]) -> dict[str, Any]:
     """How many times faster two at a time are than one by one, by the pairs of neighbours."""
     return {
-        way: spread([a / b for a, b in zip(seconds[way], seconds[cost.AT_ONCE], strict=True)])
-        for way in (cost.ONE_BY_ONE, cost.ONE_THREAD)
+        way: spread([a / b for a, b in zip(seconds[way], seconds[study_cost.AT_ONCE], strict=True)])
+        for way in (study_cost.ONE_BY_ONE, study_cost.ONE_THREAD)
     }
 
 

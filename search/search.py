@@ -5,7 +5,7 @@
 
 Each candidate of candidates.yaml is a block as under `models` in params.yaml. It trains on 50,000
 of the training images. The other 10,000, the same ones for every candidate and seed, are scored
-once, at the end, as they are and in the views of candidates.yaml. A training is a run in MLflow's
+once, at the end, as they are and in the tta of candidates.yaml. A training is a run in MLflow's
 experiment v4-search and a line of results.csv, from which the table is made.
 """
 
@@ -20,9 +20,13 @@ import click
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
-from digits import dataset, environment, evaluation, files, models, report, tracking, training
-from digits.prediction import probabilities
-from digits.schema import Model, View
+from digits.core import dataset, evaluation, files, models, training
+from digits.core.prediction import probabilities
+from digits.core.schema import Model, Transform
+from digits.reports import report
+from digits.tracking import machine
+from digits.tracking.connection import connect
+from digits.tracking.run import EXPERIMENT, start_run
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]
 EXPERIMENT, HELD_OUT, SPLIT_SEED = "v4-search", 10_000, 2018
@@ -36,31 +40,31 @@ Result = dict[str, str]
 @click.argument("names", nargs=-1)
 def main(seeds: int, data: Path, names: tuple[str, ...]) -> None:
     told = YAML(typ="safe", pure=True).load((HERE / "candidates.yaml").read_text(encoding="utf-8"))
-    views = TypeAdapter(dict[str, list[View]]).validate_python(told.pop("views"))
+    tta = TypeAdapter(dict[str, list[Transform]]).validate_python(told.pop("tta"))
     chosen = told.pop("chosen")
     candidates = TypeAdapter(dict[str, Model]).validate_python(told)
     if unknown := set(names) - set(candidates):
         raise click.UsageError(f"{', '.join(unknown)}: not in {HERE / 'candidates.yaml'}")
     if names:
         mnist = dataset.load(data)
-        tracking.connect(ROOT, EXPERIMENT)
+        connect(ROOT, EXPERIMENT)
     for seed in range(1, seeds + 1):
         for name in names:
             if (name, str(seed)) not in {(r["candidate"], r["seed"]) for r in results()}:
-                train(name, candidates[name], seed, mnist.x_train, mnist.y_train, views)
+                train(name, candidates[name], seed, mnist.x_train, mnist.y_train, tta)
     page = ROOT / "docs/v4.md"
     text = (files.read_bytes(page) or b"").decode()
-    shown = table(candidates, list(views), chosen, results())
+    shown = table(candidates, list(tta), chosen, results())
     files.write_text(page, report.in_readme(text, "candidates", shown))
 
 
 def train(
-    name: str, parameters: Model, seed: int, x: Any, y: Any, views: dict[str, list[View]]
+    name: str, parameters: Model, seed: int, x: Any, y: Any, tta: dict[str, list[Transform]]
 ) -> None:
     """Train one candidate on most of the images and score it on the others."""
     kept, held_out = dataset.hold_out(y, HELD_OUT, SPLIT_SEED)
-    with tracking.start(f"{name} {seed}", experiment=EXPERIMENT) as run:
-        run.tags({"candidate": name, "seed": seed, **environment.code(), **environment.machine()})
+    with start_run(f"{name} {seed}", experiment=EXPERIMENT) as run:
+        run.tags({"candidate": name, "seed": seed, **machine.code(), **machine.machine()})
         run.parameters({"model": parameters.model_dump_json(exclude_unset=True)})
         model = models.build(parameters, seed, len(kept))
         training.fit(
@@ -76,7 +80,7 @@ def train(
             ),
         )
         models.save(model, HERE / "models" / f"{name}-{seed}.keras")
-        seen = {"as_they_are": [], **views}
+        seen = {"as_they_are": [], **tta}
         given = {look: probabilities(model, x[held_out], how) for look, how in seen.items()}
         scored = {look: evaluation.score(p, y[held_out]) for look, p in given.items()}
         errors = {f"val_errors.{look}": score["errors"] for look, score in scored.items()}
@@ -118,15 +122,12 @@ def record(result: dict[str, Any]) -> None:
         writer.writerow(result)
 
 
-def table(
-    candidates: dict[str, Model], views: list[str], chosen: str, results: list[Result]
-) -> str:
+def table(candidates: dict[str, Model], tta: list[str], chosen: str, results: list[Result]) -> str:
     """Mean ± standard deviation of validation errors, in the order of candidates.yaml."""
-    names = ["as_they_are", *views]
+    names = ["as_they_are", *tta]
     lines = [
-        f"| candidate | n | as they are | {' | '.join(views)} | epochs | TFLOP "
-        f"| against {chosen} |",
-        "|---|--:|--:|" + "--:|" * len(views) + "--:|--:|--:|",
+        f"| candidate | n | as they are | {' | '.join(tta)} | epochs | TFLOP | against {chosen} |",
+        "|---|--:|--:|" + "--:|" * len(tta) + "--:|--:|--:|",
     ]
     (reference,) = (r for r in results if (r["candidate"], r["seed"]) == (chosen, "1"))
     for candidate, parameters in candidates.items():

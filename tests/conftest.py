@@ -21,10 +21,10 @@ import requests
 import yaml
 from numpy.typing import NDArray
 
-from digits.dataset import Dataset
-from digits.environment import libraries, machine
-from digits.files import write_json
-from digits.schema import IDX_FILES
+from digits.core.dataset import Dataset
+from digits.core.files import write_json
+from digits.core.schema import IDX_FILES
+from digits.tracking.machine import libraries, machine
 
 ROOT = Path(__file__).parent.parent
 # What git knows of the project and its stages need; not its results.
@@ -60,7 +60,7 @@ TINY_PARAMS = {
     "seed": 1,
     "versions": list(TINY_MODELS),
     "ensemble": {"version": "v1", "seeds": [2]},
-    "views": {"v1": [{"rotation": -5}, {"down": 0.5}]},
+    "tta": {"v1": [{"rotation": -5}, {"down": 0.5}]},
     "registry": {"name": "mnist-digits", "metric": "test_accuracy", "minimum_improvement": 0.0},
     "models": TINY_MODELS,
 }
@@ -188,8 +188,8 @@ def make_project(folder: Path, idx_folder: Path, checksums: dict[str, str]) -> P
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
     shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
     (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
-    data: dict[str, Any] = {"validation": 0, "source": None, "classes": None}
-    data |= {"sources": [str(idx_folder)], "sha256": checksums}
+    data: dict[str, Any] = {"validation": 0, "dataset": None, "classes": None}
+    data |= {"mirrors": [str(idx_folder)], "sha256": checksums}
     params = TINY_PARAMS | {"data": data}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for command in (

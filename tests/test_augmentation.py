@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from digits.augmentation import distorted, seen
-from digits.backend import tf
-from digits.schema import Augmentation, View
+from digits.core.augmentation import apply_transform, distort
+from digits.core.keras_backend import tf
+from digits.core.schema import Augmentation, Transform
 
 KEY = (np.uint32(1), np.uint32(2), np.uint32(0))
 
@@ -27,7 +27,7 @@ def centres(images: np.ndarray) -> np.ndarray:
 def distort(
     images: np.ndarray, limits: dict[str, float], key: tuple[np.uint32, ...] = KEY
 ) -> np.ndarray:
-    return np.asarray(distorted(Augmentation.model_validate(limits), tf.constant(images), key))
+    return np.asarray(distort(Augmentation.model_validate(limits), tf.constant(images), key))
 
 
 def test_no_distortion_leaves_the_pixels_as_they_are() -> None:
@@ -82,12 +82,14 @@ def test_ink_leaves_over_the_edge_and_paper_comes_in() -> None:
 
 def test_a_view_turns_and_moves() -> None:
     images = blob(row=3, column=14, n=2)
-    moved = centres(np.asarray(seen(View(down=-2, across=0.5), tf.constant(images))))
+    moved = centres(
+        np.asarray(apply_transform(Transform(down=-2, across=0.5), tf.constant(images)))
+    )
     np.testing.assert_allclose(moved, [[5, 13.5]] * 2, atol=1e-4)
-    turned = centres(np.asarray(seen(View(rotation=5.0), tf.constant(images))))
+    turned = centres(np.asarray(apply_transform(Transform(rotation=5.0), tf.constant(images))))
     sideways = 10.5 * np.sin(np.radians(5))
     assert np.abs(turned[:, 1] - 14) == pytest.approx(sideways, abs=0.15)
-    plain = np.asarray(seen(View(), tf.constant(images)))
+    plain = np.asarray(apply_transform(Transform(), tf.constant(images)))
     np.testing.assert_allclose(plain[..., 0], images / 255, atol=2e-5)
 
 

@@ -7,11 +7,10 @@ import pytest
 from conftest import ROOT, TINY_PARAMS
 
 import race
-from digits import config, models, speed
-from digits.dataset import Dataset
-from digits.reading import measured as at_work
-from digits.schema import Params
-from digits.study import cost
+from digits.core import config, models
+from digits.core.dataset import Dataset
+from digits.core.schema import Params
+from digits.reports import at_work, speed, study_cost
 
 PARAMS = config.load(ROOT / "params.yaml")
 
@@ -75,7 +74,7 @@ def test_the_tables_of_a_study_show_every_measurement() -> None:
     some = {"median": 2.04, "min": 1.0, "max": 3.0, "n": 2}
     way = {"per_hour": some, "per_hour_running": some}
     way |= {"fit_seconds": some, "beside_fit_seconds": some}
-    gain = dict.fromkeys((cost.ONE_BY_ONE, cost.ONE_THREAD), some)
+    gain = dict.fromkeys((study_cost.ONE_BY_ONE, study_cost.ONE_THREAD), some)
     measured = {
         "machine": dict.fromkeys(("date", "processor", "cores", "memory", "python", "keras"), "x")
         | {"tensorflow": "x"},
@@ -84,13 +83,13 @@ def test_the_tables_of_a_study_show_every_measurement() -> None:
             "v1": {
                 "trials": 12,
                 "epochs": 3,
-                "ways": dict.fromkeys(cost.WAYS, way),
+                "ways": dict.fromkeys(study_cost.WAYS, way),
                 "gain": gain,
                 "gain_running": gain,
             }
         },
     }
-    text = cost.tables(measured)
+    text = study_cost.tables(measured)
     assert text.count("| 2 (1 – 3) ") == 6
     assert text.count("**2.04× (1.00 – 3.00)**") == 4
     assert "| 2.0 s (1.0 – 3.0) |" in text
@@ -122,7 +121,7 @@ def test_the_tables_of_the_models_at_work_show_every_measurement() -> None:
         "pages": {"digits": 4, "pages": 250, "parted": 240, "right": {"v1": 225}},
         "latency": {"1": {"served": told | {"n": 300}}, "100": {"in process": told | {"n": 99}}},
         "champion": "v1",
-        "views": 2,
+        "tta": 2,
         "largest_difference": 1.2e-7,
     }
     text = at_work.tables(measured)

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, digits, environment
 
 from digits.cli import main
-from digits.study.commands import study
+from digits.cli.study import study
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = {

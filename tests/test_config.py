@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from digits import DigitsError, config
+from digits import DigitsError
+from digits.core import config
 
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
@@ -83,7 +84,7 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
         ("0.001", "9" * 400, "Adam.learning_rate: expected a positive number"),
         ("units: 128", "units: 1000000001", "Dense.units: expected a positive integer"),
         ("- Flatten\n", "- Flatten\n      - GlobalAveragePooling2D\n", "to come before Flatten"),
-        ("models:", "modles:", "modles: unknown; expected one of seed, versions, ensemble, views,"),
+        ("models:", "modles:", "modles: unknown; expected one of seed, versions, ensemble, tta,"),
         (
             "versions: [v1",
             "versions: [v1, v9",
@@ -99,7 +100,7 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
             "versions: [] # [",
             "versions: expected one or more of those under `models`",
         ),
-        ("{rotation: -5,", "{rotate: -5,", "views.v4[0].rotate: unknown; expected one of rotation"),
+        ("{rotation: -5,", "{rotate: -5,", "tta.v4[0].rotate: unknown; expected one of rotation"),
         (
             "version: v4",
             "version: v9",
@@ -122,7 +123,7 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
             "minimum_improvement: -1",
             "expected a number of 0 or more",
         ),
-        ("source: null", "source: 3", "data.source: expected null, an .npz file or a folder"),
+        ("source: null", "source: 3", "data.dataset: expected null, an .npz file or a folder"),
         ("classes: null", "classes: [a, b]", "data.classes: expected null or ten names"),
         ("t10k-labels-idx1-ubyte:", "labels:", "data.sha256: expected the keys train-images"),
     ],

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digits import DigitsError, dataset
-from digits.dataset import Dataset
+from digits import DigitsError
+from digits.core import dataset
+from digits.core.dataset import Dataset
 
 
 def test_what_is_saved_is_what_is_loaded(tiny: Dataset, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from digits import environment
+from digits.tracking import machine
 
 
 def git(*arguments: str) -> str:
@@ -27,7 +27,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_clean_tree_is_its_commit(repository: Path) -> None:
     Path("notes.txt").write_text("nothing that a run depends on")
     commit = git("rev-parse", "HEAD")
-    assert environment.code() == {
+    assert machine.code() == {
         "git.commit": commit,
         "git.branch": "main",
         "git.dirty": "false",
@@ -36,12 +36,12 @@ def test_a_clean_tree_is_its_commit(repository: Path) -> None:
 
 def test_a_dirty_tree_is_said(repository: Path) -> None:
     Path("params.yaml").write_text("seed: 2\n")
-    assert environment.code()["git.dirty"] == "true"
+    assert machine.code()["git.dirty"] == "true"
 
 
 def test_a_detached_head_is_said(repository: Path) -> None:
     git("checkout", "--quiet", "--detach")
-    assert environment.code()["git.branch"] == "none: detached head"
+    assert machine.code()["git.branch"] == "none: detached head"
 
 
 def test_a_repository_without_commits_and_no_repository_have_no_commit(
@@ -49,25 +49,25 @@ def test_a_repository_without_commits_and_no_repository_have_no_commit(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert environment.code() == {"git.commit": "none"}
+    assert machine.code() == {"git.commit": "none"}
     git("init", "--quiet")
-    assert environment.code() == {"git.commit": "none"}
+    assert machine.code() == {"git.commit": "none"}
 
 
 def test_a_machine_without_git_has_no_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert environment.code() == {"git.commit": "none"}
+    assert machine.code() == {"git.commit": "none"}
 
 
 def test_the_experiment_is_that_of_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "wide-newt")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "a" * 40)
-    assert environment.experiment() == {
+    assert machine.experiment() == {
         "dvc.experiment": "wide-newt",
         "dvc.baseline": "a" * 40,
     }
     monkeypatch.delenv("DVC_EXP_NAME")
     monkeypatch.delenv("DVC_EXP_BASELINE_REV")
-    assert environment.experiment() == {}
+    assert machine.experiment() == {}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from digits import evaluation
+from digits.core import evaluation
 
 Y = np.array([0, 1, 1, 9], np.uint8)
 
@@ -20,7 +20,7 @@ P = probabilities({0: 1.0}, {1: 0.5, 2: 0.5}, {1: 0.25, 7: 0.75}, {9: 1.0})
 
 
 def test_the_most_probable_digit_is_assigned_the_lower_of_two() -> None:
-    assert evaluation.assigned(P).tolist() == [0, 1, 7, 9]
+    assert evaluation.predicted_labels(P).tolist() == [0, 1, 7, 9]
 
 
 def test_cross_entropy_is_the_mean_surprise_in_nats() -> None:
@@ -32,7 +32,7 @@ def test_a_probability_of_nothing_does_not_cost_infinity() -> None:
 
 
 def test_the_confusion_matrix_has_true_rows_and_assigned_columns() -> None:
-    matrix = evaluation.confusion_matrix(Y, evaluation.assigned(P))
+    matrix = evaluation.confusion_matrix(Y, evaluation.predicted_labels(P))
     assert matrix.sum() == 4
     assert matrix[1, 7] == 1
     assert matrix[7, 1] == 0
@@ -47,7 +47,7 @@ def test_score_reports_all_of_it() -> None:
 
 
 def test_loss_agrees_with_keras() -> None:
-    from digits.backend import keras
+    from digits.core.keras_backend import keras
 
     p = np.random.default_rng(0).dirichlet(np.ones(10), 50).astype(np.float32)
     y = np.arange(50, dtype=np.uint8) % 10

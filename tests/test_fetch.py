@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY_PARAMS, digits, environment
 
-from digits import DigitsError, config, dataset, fetch
-from digits.dataset import Dataset
-from digits.schema import IDX_FILES, Data
+from digits import DigitsError
+from digits.core import config, dataset, fetch
+from digits.core.dataset import Dataset
+from digits.core.schema import IDX_FILES, Data
 
 NONE = dict.fromkeys(IDX_FILES, 64 * "0")
 
@@ -193,7 +194,7 @@ def test_a_file_that_is_not_idx_is_refused(idx_files: dict[str, bytes], tmp_path
 @pytest.mark.network
 def test_the_real_mnist_has_the_reported_class_counts(tmp_path: Path) -> None:
     data = config.load(ROOT / "params.yaml").data
-    mnist = fetch.fetch(data.sources, data.sha256)
+    mnist = fetch.fetch(data.mirrors, data.sha256)
     reported = json.loads((ROOT / "metrics" / "report-2018.json").read_text())["class_counts"]
     assert np.bincount(mnist.y_train).tolist() == reported["train"]
     assert np.bincount(mnist.y_test).tolist() == reported["test"]

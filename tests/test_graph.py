@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from digits import CLASSES, config, graph, models
-from digits.backend import keras, tf
-from digits.dataset import Dataset, pixels
-from digits.schema import Model
+from digits import CLASSES
+from digits.core import config, models, train_step
+from digits.core.dataset import Dataset, pixels
+from digits.core.keras_backend import keras, tf
+from digits.core.schema import Model
 
 PARAMS = config.load(ROOT / "params.yaml")
 HEAD = ["Flatten", {"Dense": {"units": 10, "activation": "softmax"}}]
@@ -88,7 +89,9 @@ def test_outputs_and_gradients_are_those_of_keras(name: str, tiny: Dataset) -> N
         weight.assign_add(0.1 * keras.random.normal(weight.shape, seed=2))
     x, y = tf.constant(pixels(tiny.x_train[:20])), tiny.y_train[:20]
     expected = outputs_and_gradients(model, y, lambda: model(x, training=True))
-    found = outputs_and_gradients(model, y, lambda: graph.forward(model, x, tf.constant(0), seed=1))
+    found = outputs_and_gradients(
+        model, y, lambda: train_step.forward(model, x, tf.constant(0), seed=1)
+    )
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
@@ -98,7 +101,7 @@ def test_an_epoch_is_that_of_keras(name: str, tiny: Dataset) -> None:
     """Losses and weights after three whole batches and a smaller one, in the given order."""
     ours, theirs = (models.build(NETWORKS[name], seed=1, images=80) for _ in range(2))
     x, y = tiny.x_train[:28], tiny.y_train[:28]
-    run = graph.steps(ours, x, y, seed=1)
+    run = train_step.steps(ours, x, y, seed=1)
     order = tf.range(28)
     loss, right = run(order, np.int32(0), np.int32(24), 8) + run(
         order, np.int32(24), np.int32(28), 4
@@ -122,7 +125,7 @@ def test_dropout_keeps_its_share_and_scales_it(rate: float, pooled: bool) -> Non
     # What follows is not asked here.
     model = keras.Sequential(model.layers[: len(before) + 1])
     model.layers[0].kernel.assign(np.ones((1, 1, 1, 3))) if pooled else None
-    dropped = graph.forward(model, tf.ones((300, 28, 28, 1)), tf.constant(7), seed=1).numpy()
+    dropped = train_step.forward(model, tf.ones((300, 28, 28, 1)), tf.constant(7), seed=1).numpy()
     values, counts = np.unique(dropped, return_counts=True)
     np.testing.assert_allclose(values, [0, 1 / (1 - rate)], rtol=1e-6)
     spread = np.sqrt(rate * (1 - rate) / dropped.size)
@@ -133,7 +136,7 @@ def test_random_bits_look_independent() -> None:
     """Of one another, of the next step's, of another layer's and of another seed's."""
     size = 200_000
     keys = [(3, 1, 2), (4, 1, 2), (3, 1, 3), (3, 2, 2)]
-    draw = tf.function(graph.random_bits, jit_compile=True, autograph=False)
+    draw = tf.function(train_step.random_bits, jit_compile=True, autograph=False)
     drawn = [draw(size, tuple(map(np.uint32, key))).numpy() / 2**32 for key in keys]
     shifted = [drawn[0][1:], drawn[0][28:], drawn[0][1024:]]
     for other in [*drawn[1:], *shifted]:
@@ -156,7 +159,7 @@ def test_dropout_differs_by_step_layer_and_seed(tiny: Dataset) -> None:
     x = tf.ones((4, 28, 28, 1))
 
     def zeros(model: keras.Model, step: int, seed: int) -> Any:
-        return graph.forward(model, x, tf.constant(step), seed).numpy() == 0
+        return train_step.forward(model, x, tf.constant(step), seed).numpy() == 0
 
     first = zeros(one, 1, 1)
     np.testing.assert_array_equal(first, zeros(one, 1, 1))

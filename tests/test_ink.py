@@ -9,7 +9,7 @@ from conftest import ROOT
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from digits.reading import ink, pictures
+from digits.handwriting import pictures, segmentation
 
 Draw = Callable[[ImageDraw.ImageDraw], object]
 
@@ -36,7 +36,7 @@ def ring(pen: ImageDraw.ImageDraw, left: int = 60) -> None:
 
 
 def image_of(picture: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    found = ink.digit(picture)
+    found = segmentation.digit(picture)
     assert found is not None
     return found.image
 
@@ -94,7 +94,7 @@ def tiny_digit() -> NDArray[np.uint8]:
     large = Image.new("L", (200, 200))
     pen = ImageDraw.Draw(large)
     pen.line((20, 25, 175, 25, 80, 195), fill=255, width=25, joint="curve")
-    return ink.placed(np.asarray(large.crop(large.getbbox()), np.float32) / 255)
+    return segmentation.placed(np.asarray(large.crop(large.getbbox()), np.float32) / 255)
 
 
 def test_light_that_falls_from_one_side_and_noise_are_not_ink() -> None:
@@ -120,8 +120,8 @@ def test_light_that_falls_from_one_side_and_noise_are_not_ink() -> None:
     ids=["one pixel", "a strip", "white", "gray", "light to dark", "noise", "a speck"],
 )
 def test_an_empty_page_has_no_digit(picture: NDArray[np.floating[Any]]) -> None:
-    assert ink.digit(picture) is None
-    assert ink.digits(picture) == []
+    assert segmentation.digit(picture) is None
+    assert segmentation.digits(picture) == []
 
 
 def test_specks_of_dust_are_not_part_of_a_digit() -> None:
@@ -138,7 +138,7 @@ def test_several_digits_are_found_from_left_to_right_with_their_places() -> None
         one(pen, 20)
         ring(pen, 50)
 
-    found = ink.digits(drawn(three))
+    found = segmentation.digits(drawn(three))
     assert len(found) == 3
     left = [digit.box[0] for digit in found]
     assert left == sorted(left)
@@ -152,7 +152,7 @@ def test_pieces_that_lie_over_one_another_are_one_digit() -> None:
         pen.rectangle((60, 30, 120, 40), fill="black")
         pen.arc((50, 60, 120, 130), 200, 160, fill="black", width=10)
 
-    assert len(ink.digits(drawn(five))) == 1
+    assert len(segmentation.digits(drawn(five))) == 1
 
 
 def test_a_dot_or_a_dash_is_no_digit() -> None:
@@ -161,9 +161,9 @@ def test_a_dot_or_a_dash_is_no_digit() -> None:
         pen.rectangle((70, 108, 85, 119), fill="black")
         ring(pen, 120)
 
-    assert len(ink.digits(drawn(decimal))) == 2
+    assert len(segmentation.digits(drawn(decimal))) == 2
 
 
 @pytest.mark.parametrize(("name", "count"), [("four.jpg", 1), ("seven.webp", 1), ("page.jpg", 4)])
 def test_in_the_pictures_that_readme_shows_all_digits_are_found(name: str, count: int) -> None:
-    assert len(ink.digits(pictures.read(ROOT / "docs/handwriting" / name))) == count
+    assert len(segmentation.digits(pictures.read(ROOT / "docs/handwriting" / name))) == count

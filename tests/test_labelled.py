@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digits import DigitsError, labelled
-from digits.dataset import Dataset, save
+from digits import DigitsError
+from digits.core import labelled
+from digits.core.dataset import Dataset, save
 
 X, Y = np.zeros((3, 28, 28), np.uint8), np.array([1, 2, 3])
 

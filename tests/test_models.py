@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from digits import DigitsError, config, models
-from digits.backend import keras, tf
-from digits.schema import Schedule
+from digits import DigitsError
+from digits.core import config, models
+from digits.core.keras_backend import keras, tf
+from digits.core.schema import Schedule
 
 PARAMS = config.load(ROOT / "params.yaml")
 REPORTED = json.loads((ROOT / "metrics" / "report-2018.json").read_text())["versions"]

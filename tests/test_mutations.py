@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from digits import DigitsError, config
-from digits.schema import Params
+from digits import DigitsError
+from digits.core import config
+from digits.core.schema import Params
 
 TEXT = (ROOT / "params.yaml").read_text()
 LINES = TEXT.splitlines()
@@ -97,7 +98,7 @@ def test_a_spoiled_value_is_named_by_its_keys(
             assert "\n" not in found
             place = re.match(r".*params\.yaml(?:, line \d+)?: ([\w.\[\]-]+|not valid YAML)", found)
             assert place is not None, found
-            known = (str(path[0]), "unheard", "versions", "ensemble", "views", "not")
+            known = (str(path[0]), "unheard", "versions", "ensemble", "tta", "not")
             assert place[1].startswith(known), found
 
     check()

@@ -8,8 +8,8 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from digits.reading import page
-from digits.reading.answers import Answers, Predict
+from digits.handwriting import page
+from digits.handwriting.predictions import Answers, Predict
 
 ASKED: list[NDArray[np.uint8]] = []
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from digits import DigitsError
-from digits.reading import pictures
+from digits.handwriting import pictures
 
 
 def drawn(mode: str = "RGB", size: tuple[int, int] = (120, 80)) -> Image.Image:

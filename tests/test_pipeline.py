@@ -15,9 +15,9 @@ from conftest import TINY_MODELS, make_project, run
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from digits import dataset, evaluation, models
-from digits.augmentation import seen
-from digits.schema import View
+from digits.core import dataset, evaluation, models
+from digits.core.augmentation import apply_transform
+from digits.core.schema import Transform
 
 BIT_STABLE = (
     "dvc.lock",
@@ -113,7 +113,7 @@ def test_scores_have_train_and_test(project: Path) -> None:
     y = dataset.load(project / "data/mnist.npz").y_test
     wrong = sum(int(label) != digit for label, digit in zip(labels, y, strict=True))
     assert scores["test"]["errors"] == wrong
-    assert "test_without_views" not in scores
+    assert "test_without_tta" not in scores
 
 
 def test_a_version_with_views_is_scored_with_and_without(
@@ -122,12 +122,15 @@ def test_a_version_with_views_is_scored_with_and_without(
     mnist = dataset.load(project / "data/mnist.npz")
     model = models.load(project / "data/models/v1.keras")
     plain = models.predict(model, dataset.pixels(mnist.x_test))
-    looks = [seen(View(**view), mnist.x_test) for view in ({"rotation": -5}, {"down": 0.5})]
+    looks = [
+        apply_transform(Transform(**view), mnist.x_test)
+        for view in ({"rotation": -5}, {"down": 0.5})
+    ]
     mean = np.mean([models.predict(model, np.asarray(look)) for look in looks], axis=0)
     kept = np.load(project / "data/predictions/v1/probabilities_test.npy")
     np.testing.assert_array_equal(kept, mean)
     scores = json.loads((project / "metrics/scores/v1.json").read_text())
-    for part, probabilities in (("test", mean), ("test_without_views", plain)):
+    for part, probabilities in (("test", mean), ("test_without_tta", plain)):
         assert scores[part] == evaluation.score(probabilities, mnist.y_test)
         logged = stage_run(store, "v1").data.metrics[f"{part}_loss"]
         assert logged == scores[part]["loss"]

@@ -8,10 +8,10 @@ import yaml
 from conftest import ROOT, TINY_PARAMS, digits
 
 from digits import DigitsError
-from digits.dataset import Dataset
-from digits.study import plan
-from digits.study.conduct import conduct
-from digits.study.plan import Trial
+from digits.core.dataset import Dataset
+from digits.study import spec
+from digits.study.runner import conduct
+from digits.study.spec import Trial
 
 SEARCH = {
     "version": "v2",
@@ -33,10 +33,10 @@ def params(tmp_path: Path, checksums: dict[str, str]) -> Path:
     return path
 
 
-def planned(params: Path, study: object) -> plan.Plan:
+def planned(params: Path, study: object) -> spec.Plan:
     path = params.with_name("some.yaml")
     path.write_text(yaml.safe_dump(study))
-    return plan.load(path, params)
+    return spec.load(path, params)
 
 
 def test_a_study_over_seeds_has_a_trial_for_each(params: Path) -> None:
@@ -143,10 +143,10 @@ def test_the_code_that_a_result_follows_from_is_that_of_its_dvc_stages() -> None
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     named = stages["train"]["do"]["deps"] + stages["evaluate"]["deps"]
     modules = {Path(name).stem for name in named if name.startswith("src/")}
-    assert set(plan.CODE) == modules
+    assert set(spec.CODE) == modules
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_studies_of_the_project_are_valid(path: Path) -> None:
     if path.name != "dvc.yaml":
-        assert plan.load(path, ROOT / "params.yaml").size() > 0
+        assert spec.load(path, ROOT / "params.yaml").size() > 0

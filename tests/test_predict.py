@@ -22,11 +22,11 @@ from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from PIL import Image
 
-from digits import dataset, models, prediction
-from digits.schema import View
-from digits.served import Served
+from digits.core import dataset, models, prediction
+from digits.core.schema import Transform
+from digits.tracking.pyfunc import Served
 
-VIEWS = [View(rotation=-5), View(down=0.5)]  # of v1 in TINY_PARAMS
+VIEWS = [Transform(rotation=-5), Transform(down=0.5)]  # of v1 in TINY_PARAMS
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +333,7 @@ def test_scores_stay_with_the_views_that_they_were_made_through(
     before, params = entries(copy), (copy / "params.yaml").read_text()
     (copy / "params.yaml").write_text(params.replace("rotation: -5", "rotation: -60"))
     early = digits(copy, "register", "--models", "data/models")
-    assert "v1: not registered: its run has no scores with these views" in early.stderr
+    assert "v1: not registered: its run has no scores with these tta" in early.stderr
     assert run(copy, "dvc", "repro", "evaluate").returncode == 0
     other = entries(copy)
     assert {number: other[number] for number in before} == before

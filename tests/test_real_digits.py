@@ -16,8 +16,8 @@ from conftest import ROOT, digits, environment, run
 from PIL import Image
 
 import generated
-from digits import dataset, models
-from digits.reading import ink
+from digits.core import dataset, models
+from digits.handwriting import segmentation
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -82,7 +82,7 @@ def test_digits_on_a_page_are_found_one_by_one(project: Path) -> None:
     random = np.random.default_rng(3)
     chosen = random.permutation(len(mnist.x_train))[:200].reshape(50, 4)
     parted = [
-        len(ink.digits(generated.page(mnist.x_train[i], random) / np.float32(255))) == 4
+        len(segmentation.digits(generated.page(mnist.x_train[i], random) / np.float32(255))) == 4
         for i in chosen
     ]
     assert sum(parted) >= 48

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from digits import DigitsError, report, results
+from digits import DigitsError
+from digits.reports import metrics, report
 
 
 @pytest.fixture
@@ -24,16 +25,16 @@ def test_the_table_has_one_row_per_version(metrics: Path) -> None:
     scores = json.loads((metrics / "scores" / "v1.json").read_text())
     scores["test"] |= {"accuracy": 0.5, "errors": 5000}
     (metrics / "scores" / "v1.json").write_text(json.dumps(scores))
-    table = report.table(results.read(metrics))
+    table = report.table(metrics.read(metrics))
     assert "| v1 | 101,770 | 97.62 % | **50.00 %** | 238 | **5000** | 22.6 s |" in table
     assert "| vnew | 101,770 | – |" in table
 
 
 def test_a_time_is_not_told_of_another_training(metrics: Path) -> None:
-    assert "**–**" not in report.table(results.read(metrics))
+    assert "**–**" not in report.table(metrics.read(metrics))
     history = metrics / "history" / "v2.csv"
     history.write_text(history.read_text().replace("0.9", "0.8"))
-    read = results.read(metrics)
+    read = metrics.read(metrics)
     (row,) = [line for line in report.table(read).splitlines() if line.startswith("| v2 ")]
     assert row.endswith("| **–** |")
     assert "| training time | 309.9 s | – | – |" in report.page(read)
@@ -41,7 +42,7 @@ def test_a_time_is_not_told_of_another_training(metrics: Path) -> None:
 
 
 def test_the_page_compares_point_by_point(metrics: Path) -> None:
-    page = report.page(results.read(metrics))
+    page = report.page(metrics.read(metrics))
     assert "| parameters | 101,770 | 101,770 | ±0 |" in page
     for version in ("v1", "v2", "v3", "vnew"):
         assert f"## {version}" in page
@@ -71,14 +72,14 @@ def ensemble(metrics: Path) -> Path:
 
 
 def test_an_ensemble_is_told_with_n_mean_spread_time_and_hardware(ensemble: Path) -> None:
-    table = report.table(results.read(ensemble))
+    table = report.table(metrics.read(ensemble))
     assert (
         "| v1, one network | 2 | **25.0 ± 7.1 (20 – 30)** | 99.750 ± 0.071 "
         "(99.700 – 99.800) % | 20 ± 14 (10 – 30) s |" in table
     )
     assert "| v1-ensemble | 1 | **3** | 99.97 % | 40 s |" in table
     assert "Of its 3 errors 2 are among the 15 test images" in table
-    page = report.page(results.read(ensemble))
+    page = report.page(metrics.read(ensemble))
     assert "## v1-ensemble" in page
     assert (
         "Test images that it misses: 5, 947, 9729. Of the 3 errors, of doubtful label: 947, 9729."
@@ -90,7 +91,7 @@ def test_an_ensemble_is_told_with_n_mean_spread_time_and_hardware(ensemble: Path
 def test_an_ensembles_time_is_not_told_of_another_training(ensemble: Path) -> None:
     history = ensemble / "ensemble" / "history" / "v1-7.csv"
     history.write_text(history.read_text().replace("0.9", "0.8"))
-    table = report.table(results.read(ensemble))
+    table = report.table(metrics.read(ensemble))
     assert "(99.700 – 99.800) % | – |" in table
     assert "| v1-ensemble | 1 | **3** | 99.97 % | – |" in table
 
@@ -99,7 +100,7 @@ def test_an_ensemble_is_not_told_beside_another_training_of_its_version(ensemble
     scores = json.loads((ensemble / "scores" / "v1.json").read_text())
     scores["test"]["loss"] += 0.1
     (ensemble / "scores" / "v1.json").write_text(json.dumps(scores))
-    assert "v1-ensemble" not in report.page(results.read(ensemble))
+    assert "v1-ensemble" not in report.page(metrics.read(ensemble))
 
 
 def test_only_what_stands_between_the_marks_of_the_readme_is_replaced() -> None:
@@ -122,4 +123,4 @@ def test_promises_say_how_often_they_were_tried_and_kept() -> None:
 def test_a_missing_metrics_file_is_named(metrics: Path) -> None:
     (metrics / "timing" / "v2.json").unlink()
     with pytest.raises(DigitsError, match=r"timing/v2\.json: not a JSON file"):
-        results.read(metrics)
+        metrics.read(metrics)

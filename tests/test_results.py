@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from conftest import ROOT, digits, run
 
-from digits import config, results
-from digits.study import pages
+from digits.core import config
+from digits.reports import metrics
 
 METRICS = ROOT / "metrics"
 TIMES = sorted(METRICS.glob("studies/*/timing/*.json"))
@@ -77,7 +77,7 @@ def test_the_ensemble_and_its_members_are_those_of_the_parameters() -> None:
 def test_the_page_on_v4_says_what_the_metrics_say() -> None:
     """Its prose is written by hand."""
     page = " ".join((ROOT / "docs/v4.md").read_text().split())
-    ensemble = results.read(METRICS).ensemble
+    ensemble = metrics.read(METRICS).ensemble
     assert ensemble is not None
     errors = [scored["test"]["errors"] for scored in ensemble.members.values()]
     seconds = [told for told in ensemble.seconds.values() if told is not None]
@@ -92,9 +92,9 @@ def test_the_page_on_v4_says_what_the_metrics_say() -> None:
 
 def test_the_page_says_of_v2_what_the_study_found() -> None:
     """Its prose is written by hand."""
-    study = results.read(METRICS).study
+    study = metrics.read(METRICS).study
     assert study is not None
-    (v2,) = [version for version in pages.versions(study.results, REPORTED) if version.name == "v2"]
+    (v2,) = [version for version in study.versions(study.results, REPORTED) if version.name == "v2"]
     assert REPORTED["v2"]["test_accuracy"] < v2.accuracy.least
     assert v2.inside(0.95) == len(v2.losses)
     assert v2.test_loss.chance(REPORTED["v2"]["test_loss"]) > 0.05

@@ -12,14 +12,15 @@ from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 import search
-from digits import config, dataset, tracking
-from digits.dataset import Dataset
-from digits.schema import Model
+from digits.core import config, dataset
+from digits.core.dataset import Dataset
+from digits.core.schema import Model
+from digits.tracking.connection import connect
 
 yaml = YAML(typ="safe", pure=True)
 CANDIDATES = {
     "chosen": "little",
-    "views": {"turned": [{"rotation": -5}, {"rotation": 5}]},
+    "tta": {"turned": [{"rotation": -5}, {"rotation": 5}]},
     "little": TINY_MODELS["v2"],
     "less": TINY_MODELS["v1"] | {"epochs": 1},
 }
@@ -75,7 +76,7 @@ def test_each_candidate_has_a_row_of_its_seeds(project: Path) -> None:
 
 
 def test_each_training_is_a_run(project: Path) -> None:
-    tracking.connect(project, search.EXPERIMENT)
+    connect(project, search.EXPERIMENT)
     runs = mlflow.search_runs(experiment_names=[search.EXPERIMENT], output_format="list")
     logged = {(run.data.tags["candidate"], run.data.tags["seed"]): run for run in runs}
     assert set(logged) == {("little", "1"), ("little", "2"), ("less", "1")}
@@ -121,11 +122,11 @@ def test_the_table_is_that_of_the_committed_results(monkeypatch: pytest.MonkeyPa
     """And these are of the candidates as they stand, of which the chosen one is v4."""
     monkeypatch.setattr(search, "HERE", ROOT / "search")
     known = yaml.load((ROOT / "search/candidates.yaml").read_text())
-    views, chosen = list(known.pop("views")), known.pop("chosen")
+    tta, chosen = list(known.pop("tta")), known.pop("chosen")
     candidates = TypeAdapter(dict[str, Model]).validate_python(known)
     results = search.results()
     assert {r["candidate"]: r["model"] for r in results} == {
         name: search.digest(block) for name, block in candidates.items()
     }
-    assert search.table(candidates, views, chosen, results) in (ROOT / "docs/v4.md").read_text()
+    assert search.table(candidates, tta, chosen, results) in (ROOT / "docs/v4.md").read_text()
     assert config.load(ROOT / "params.yaml").model("v4") == candidates[chosen]

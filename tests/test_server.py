@@ -14,7 +14,7 @@ from conftest import digits, environment, free_port, make_project, mlflow_server
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from digits import models
+from digits.core import models
 
 
 def team_server(folder: Path, port: int) -> AbstractContextManager[tuple[Popen[bytes], str]]:

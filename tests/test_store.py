@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, digits
 
-from digits import DigitsError, store
+from digits import DigitsError
+from digits.tracking import local_store
 
 
 @pytest.fixture
@@ -52,10 +53,10 @@ def test_a_server_that_does_not_answer_is_told_within_ten_seconds_and_before_any
 def made_in(folder: Path, was: str) -> None:
     """A database as MLflow would have made it in another folder."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
-        for table, column in store.LOCATIONS:
+        for table, column in local_store.LOCATIONS:
             database.execute(f"CREATE TABLE {table} (experiment_id, {column})")
         for table, place in (("experiments", "0"), ("runs", "0/a"), ("logged_models", "0/models")):
-            column = dict(store.LOCATIONS)[table]
+            column = dict(local_store.LOCATIONS)[table]
             database.execute(
                 f"INSERT INTO {table} (experiment_id, {column}) VALUES (0, ?)",
                 (f"{was}/mlruns/{place}",),
@@ -67,7 +68,7 @@ def locations(folder: Path) -> set[str]:
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         return {
             row[0]
-            for table, column in store.LOCATIONS
+            for table, column in local_store.LOCATIONS
             for row in database.execute(f"SELECT {column} FROM {table}")
         }
 
@@ -76,13 +77,13 @@ def test_a_moved_database_finds_its_artifacts_beside_itself(tmp_path: Path) -> N
     folder = tmp_path / "é new 100% place"
     folder.mkdir()
     made_in(folder, "/was/100%_here")
-    assert store.relocate(folder) == Path("/was/100%_here")
+    assert local_store.relocate(folder) == Path("/was/100%_here")
     here = folder / "mlruns"
     assert locations(folder) == {
         *(str(here / place) for place in ("0", "0/a", "0/models")),
         "s3://bucket/mlruns/0/b",
     }
-    assert store.relocate(folder) is None
+    assert local_store.relocate(folder) is None
 
 
 def test_a_database_that_mlflow_ui_made_keeps_new_artifacts_beside_itself(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_a_database_that_mlflow_ui_made_keeps_new_artifacts_beside_itself(tmp_pa
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
         database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
         database.execute("UPDATE runs SET artifact_uri = 'mlflow-artifacts:/0/a'")
-    assert store.relocate(tmp_path) is None
+    assert local_store.relocate(tmp_path) is None
     assert locations(tmp_path) == {
         str(tmp_path / "mlruns/0"),
         "mlflow-artifacts:/0/a",
@@ -99,11 +100,11 @@ def test_a_database_that_mlflow_ui_made_keeps_new_artifacts_beside_itself(tmp_pa
 
 
 def test_without_a_database_there_is_nothing_to_move(tmp_path: Path) -> None:
-    assert store.relocate(tmp_path) is None
+    assert local_store.relocate(tmp_path) is None
     assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("this is no database, it is a text of some length")
     with pytest.raises(DigitsError, match=r"mlflow\.db: cannot be used: file is not a database"):
-        store.relocate(tmp_path)
+        local_store.relocate(tmp_path)

@@ -19,9 +19,12 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 
-from digits import DigitsError, files, tracking
-from digits.dataset import Dataset
-from digits.tracking import unsent
+from digits import DigitsError
+from digits.core import files
+from digits.core.dataset import Dataset
+from digits.tracking import outbox
+from digits.tracking.connection import connect, find_run
+from digits.tracking.run import MODEL_TAG, Run, start_run
 
 another_database = pytest.mark.faults(
     "`mlflow.db` deleted, or made by an older or newer MLflow",
@@ -35,12 +38,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = tmp_path / "a project, été"
     folder.mkdir()
-    tracking.connect(folder)
+    connect(folder)
     yield folder
     mlflow.set_tracking_uri(None)
 
 
-def status(run: tracking.Run) -> str:
+def status(run: Run) -> str:
     return str(MlflowClient().get_run(run.id).info.status)
 
 
@@ -52,13 +55,13 @@ def test_the_projects_own_database_has_one_experiment_with_artifacts_beside_it(s
 
 
 def test_connecting_twice_changes_nothing(store: Path) -> None:
-    tracking.connect(store)
+    connect(store)
     assert len(MlflowClient().search_experiments()) == 1
 
 
 def test_another_store_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/team.db")
-    tracking.connect(tmp_path)
+    connect(tmp_path)
     names = {experiment.name for experiment in MlflowClient().search_experiments()}
     assert names == {"Default", "mnist"}
     mlflow.set_tracking_uri(None)
@@ -70,13 +73,13 @@ def test_a_store_that_cannot_be_used_is_named(
     (tmp_path / "mlflow.db").write_text("this is no database, it is a text of some length")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(DigitsError, match=r"mlflow\.db: cannot be used") as error:
-        tracking.connect(tmp_path)
+        connect(tmp_path)
     assert "\n" not in str(error.value)
     mlflow.set_tracking_uri(None)
 
 
 def test_a_run_that_ends_is_finished(store: Path) -> None:
-    with tracking.start("v1") as run:
+    with start_run("v1") as run:
         assert status(run) == "RUNNING"
     assert status(run) == "FINISHED"
     assert MlflowClient().get_run(run.id).info.run_name == "v1"
@@ -89,7 +92,7 @@ def test_a_run_that_ends_is_finished(store: Path) -> None:
 def test_a_run_that_does_not_end_well_says_so(
     error: type[BaseException], expected: str, store: Path
 ) -> None:
-    with pytest.raises(error), tracking.start("v1") as run:
+    with pytest.raises(error), start_run("v1") as run:
         raise error
     assert status(run) == expected
 
@@ -100,7 +103,7 @@ def test_the_run_of_mlflow_run_is_used_by_the_one_that_attaches(
     opened = MlflowClient().create_run("0", run_name="spiffy-fox-7")
     MlflowClient().log_param(opened.info.run_id, "epochs", "3")
     monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
-    with tracking.start("v2", attach=True) as run:
+    with start_run("v2", attach=True) as run:
         run.parameters({"training.epochs": 3})
     found = MlflowClient().get_run(run.id)
     assert run.id == opened.info.run_id
@@ -113,7 +116,7 @@ def test_the_run_of_mlflow_run_is_the_parent_of_the_others(
 ) -> None:
     opened = MlflowClient().create_run("0")
     monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
-    with tracking.start("v1") as run:
+    with start_run("v1") as run:
         assert run.id != opened.info.run_id
     tags = MlflowClient().get_run(run.id).data.tags
     assert tags["mlflow.parentRunId"] == opened.info.run_id
@@ -123,15 +126,15 @@ def test_the_run_of_mlflow_run_is_the_parent_of_the_others(
 def test_a_model_file_finds_the_newest_run_that_made_it(store: Path, tmp_path: Path) -> None:
     model = tmp_path / "v1.keras"
     model.write_bytes(b"a model")
-    assert tracking.find(model) is None
+    assert find_run(model) is None
     for _ in range(2):
-        with tracking.start("v1") as run:
-            run.tags({tracking.MODEL_TAG: files.sha256(model)})
+        with start_run("v1") as run:
+            run.tags({MODEL_TAG: files.sha256(model)})
     project = tmp_path / "project"
-    found = tracking.find(model, root=project)
+    found = find_run(model, root=project)
     assert found is not None
     assert found.id == run.id
-    assert found.unsent == project / "unsent" / run.id, "also where DVC works in a copy"
+    assert found.unsent == project / "outbox" / run.id, "also where DVC works in a copy"
 
 
 def test_a_run_that_is_gone_cannot_be_attached_to(
@@ -140,7 +143,7 @@ def test_a_run_that_is_gone_cannot_be_attached_to(
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     with (
         pytest.raises(DigitsError, match=r"MLflow: no run could be opened: .*not found"),
-        tracking.start("v1"),
+        start_run("v1"),
     ):
         pass
 
@@ -150,13 +153,13 @@ def test_a_run_whose_process_was_killed_is_closed_by_the_next_start(
 ) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from digits import tracking\n"
-        "tracking.connect(Path(sys.argv[1]))\n"
-        "with tracking.start('v1'): os.kill(os.getpid(), signal.SIGKILL)"
+        "connect(Path(sys.argv[1]))\n"
+        "with start_run('v1'): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script, str(store)], check=False)
-    with tracking.start("v2") as alive:
+    with start_run("v2") as alive:
         told: list[str] = []
-        tracking.connect(store, say=told.append)
+        connect(store, say=told.append)
         assert told == ["MLflow run v1: its process is gone; now FAILED"]
         found = {run.info.run_name: run for run in MlflowClient().search_runs(["0"])}
         assert found["v1"].info.status == "FAILED"
@@ -173,8 +176,8 @@ def test_a_database_is_made_whole_or_not_at_all(
 ) -> None:
     script = (
         "import sys; from pathlib import Path; from digits import tracking\n"
-        "tracking.connect(Path(sys.argv[1]))\n"
-        "with tracking.start('v1'): pass"
+        "connect(Path(sys.argv[1]))\n"
+        "with start_run('v1'): pass"
     )
     moments = (0, 200_000, 700_000)  # bytes; it is whole at some 950,000
     record_property("times", len(moments))
@@ -210,8 +213,8 @@ def test_a_database_of_an_older_mlflow_is_migrated(
         db_utils._get_alembic_config(address), list(scripts.walk_revisions())[3].revision
     )
     engine.dispose()
-    tracking.connect(tmp_path)
-    with tracking.start("v1") as run:
+    connect(tmp_path)
+    with start_run("v1") as run:
         pass
     assert status(run) == "FINISHED"
     mlflow.set_tracking_uri(None)
@@ -224,7 +227,7 @@ def test_a_database_of_a_newer_mlflow_is_refused_with_what_to_do(store: Path) ->
     SqlAlchemyStore._engine_map.clear()
     _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
     with pytest.raises(DigitsError, match="newer MLflow than this: use that one, or move the"):
-        tracking.connect(store)
+        connect(store)
 
 
 def test_images_that_another_run_logs_at_the_same_moment_are_logged(
@@ -232,7 +235,7 @@ def test_images_that_another_run_logs_at_the_same_moment_are_logged(
 ) -> None:
     """Both runs look for them, both add them, and MLflow refuses the second."""
     log_inputs = MlflowClient.log_inputs
-    with tracking.start("v1") as first:
+    with start_run("v1") as first:
         pass
 
     def late(client: MlflowClient, run_id: str, *inputs: Any) -> None:
@@ -241,22 +244,22 @@ def test_images_that_another_run_logs_at_the_same_moment_are_logged(
         raise MlflowException("UNIQUE constraint failed: datasets.name")
 
     monkeypatch.setattr(MlflowClient, "log_inputs", late)
-    with tracking.start("v2") as second:
+    with start_run("v2") as second:
         second.datasets(tiny, "mnist", ["somewhere"], "a" * 64)
     for run in (first, second):
         assert len(MlflowClient().get_run(run.id).inputs.dataset_inputs) == 2
 
 
 def test_what_was_kept_is_sent_as_far_as_a_killed_process_came(store: Path) -> None:
-    with tracking.start("v1") as run:
+    with start_run("v1") as run:
         pass
-    folder = store / "unsent" / run.id
-    unsent.keep(folder, {"metrics": [("loss", 0.5, 1, 1), ("loss", 0.25, 2, 2)], "model": None})
-    unsent.keep(folder, {"text": "said", "name": "console.log"})
-    with (folder / unsent.JOURNAL).open("a") as journal:
+    folder = store / "outbox" / run.id
+    outbox.keep(folder, {"metrics": [("loss", 0.5, 1, 1), ("loss", 0.25, 2, 2)], "model": None})
+    outbox.keep(folder, {"text": "said", "name": "console.log"})
+    with (folder / outbox.JOURNAL).open("a") as journal:
         journal.write('{"status": "FINI')
-    assert list(unsent.kept(store / "unsent")) == [folder]
-    assert unsent.send(folder, lambda path: None) == 2
+    assert list(outbox.pending(store / "outbox")) == [folder]
+    assert outbox.send(folder, lambda path: None) == 2
     client = MlflowClient()
     assert [m.value for m in client.get_metric_history(run.id, "loss")] == [0.5, 0.25]
     assert [found.path for found in client.list_artifacts(run.id)] == ["console.log"]
@@ -276,8 +279,8 @@ def test_a_deleted_database_is_made_anew_whatever_of_it_is_left(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     script = (
         "import os, sys; from pathlib import Path; from digits import tracking\n"
-        "tracking.connect(Path(sys.argv[1]))\n"
-        "with tracking.start('v1'): pass\n"
+        "connect(Path(sys.argv[1]))\n"
+        "with start_run('v1'): pass\n"
         "os._exit(0)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from conftest import TINY_MODELS
 
-from digits import models, training
-from digits.dataset import Dataset, pixels
-from digits.schema import Model
-from digits.training import Epoch
+from digits.core import models, training
+from digits.core.dataset import Dataset, pixels
+from digits.core.schema import Model
+from digits.core.training import Epoch
 
 V2 = Model.model_validate(TINY_MODELS["v2"])
 ALL = Model.model_validate(
@@ -86,9 +86,9 @@ def test_the_same_seed_gives_the_same_bits(tiny: Dataset, parameters: Model) -> 
 
 
 def test_augmentation_changes_what_is_trained_on(tiny: Dataset) -> None:
-    distorted, _ = fit(tiny, epochs=1, parameters=ALL)
+    distort, _ = fit(tiny, epochs=1, parameters=ALL)
     as_they_are, _ = fit(tiny, epochs=1, parameters=ALL.model_copy(update={"augmentation": None}))
-    assert distorted[0].metrics["loss"] != as_they_are[0].metrics["loss"]
+    assert distort[0].metrics["loss"] != as_they_are[0].metrics["loss"]
 
 
 def test_a_history_is_text_of_six_decimals() -> None:

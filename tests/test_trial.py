@@ -10,10 +10,12 @@ from conftest import TINY_PARAMS
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from digits import store, tracking
-from digits.dataset import Dataset
-from digits.study.plan import Plan, Study, Trial
-from digits.study.trial import Place, train
+from digits.core.dataset import Dataset
+from digits.study.spec import Plan, Study, Trial
+from digits.study.trial import RunContext, train
+from digits.tracking import local_store, nested_runs
+from digits.tracking.connection import connect
+from digits.tracking.run import Run, start_run
 
 TRIAL = Trial("v1-4", "v1", 4)
 
@@ -25,14 +27,16 @@ def plan(checksums: dict[str, str]) -> Plan:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunContext:
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.own_address(tmp_path))
-    tracking.connect(tmp_path)
-    with tracking.start("some", root=tmp_path) as parent:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", local_store.own_address(tmp_path))
+    connect(tmp_path)
+    with start_run("some", root=tmp_path) as parent:
         parent.tags({"study": "some"})
-    return Place(store.own_address(tmp_path), parent.id, tmp_path, {"study": "some"}, "here")
+    return RunContext(
+        local_store.own_address(tmp_path), parent.id, tmp_path, {"study": "some"}, "here"
+    )
 
 
 def child() -> Run:
@@ -40,7 +44,7 @@ def child() -> Run:
     return found
 
 
-def test_a_trial_returns_what_its_run_has(plan: Plan, place: Place, tiny: Dataset) -> None:
+def test_a_trial_returns_what_its_run_has(plan: Plan, place: RunContext, tiny: Dataset) -> None:
     told: list[Mapping[str, float]] = []
     result = train(TRIAL, plan, tiny, place, told.append)
     assert [round(metrics["loss"], 6) for metrics in told] == result["metrics"]["loss"]
@@ -51,13 +55,13 @@ def test_a_trial_returns_what_its_run_has(plan: Plan, place: Place, tiny: Datase
     kept = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/trial.json")
     assert kept == json.loads(json.dumps(result))
     assert not run.outputs.model_outputs, "models are logged where the study asks for them"
-    (found,) = tracking.children.results(place.parent, "trial.json", known=())
+    (found,) = nested_runs.results(place.parent, "trial.json", known=())
     assert found == kept
-    assert tracking.children.results(place.parent, "trial.json", known=["v1-4"]) == []
+    assert nested_runs.results(place.parent, "trial.json", known=["v1-4"]) == []
 
 
 def test_a_trial_that_is_given_up_ends_well_and_says_so(
-    plan: Plan, place: Place, tiny: Dataset
+    plan: Plan, place: RunContext, tiny: Dataset
 ) -> None:
     def enough(metrics: Mapping[str, float]) -> None:
         raise SystemExit
@@ -66,22 +70,22 @@ def test_a_trial_that_is_given_up_ends_well_and_says_so(
         train(TRIAL, plan, tiny, place, enough)
     assert child().info.status == "FINISHED"
     assert child().data.tags["ended"] == "given up, because others did better"
-    assert tracking.children.results(place.parent, "trial.json", known=()) == []
+    assert nested_runs.results(place.parent, "trial.json", known=()) == []
 
 
 def test_a_trial_that_its_study_closed_has_no_result(
-    plan: Plan, place: Place, tiny: Dataset
+    plan: Plan, place: RunContext, tiny: Dataset
 ) -> None:
     def close(metrics: Mapping[str, float]) -> None:
-        tracking.children.close(place.parent, "KILLED", "the study was interrupted")
+        nested_runs.close(place.parent, "KILLED", "the study was interrupted")
 
     with pytest.raises(KeyboardInterrupt):
         train(TRIAL, plan, tiny, place, close)
     assert child().info.status == "KILLED"
-    assert tracking.children.results(place.parent, "trial.json", known=()) == []
+    assert nested_runs.results(place.parent, "trial.json", known=()) == []
 
 
-def test_the_run_of_a_study_is_found_again(place: Place) -> None:
-    assert tracking.children.parent("some", even_finished=True) == place.parent
-    assert tracking.children.parent("some", even_finished=False) is None
-    assert tracking.children.parent("other", even_finished=True) is None
+def test_the_run_of_a_study_is_found_again(place: RunContext) -> None:
+    assert nested_runs.parent("some", even_finished=True) == place.parent
+    assert nested_runs.parent("some", even_finished=False) is None
+    assert nested_runs.parent("other", even_finished=True) is None

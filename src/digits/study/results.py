@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from digits import files
-from digits.results import TIMING, TRIALS
-from digits.study.plan import Plan, Trial
+from digits.core import files
+from digits.reports.metrics import TIMING, TRIALS
+from digits.study.spec import Plan, Trial
 
 Result = dict[str, Any]
 BESIDE = ("seconds", "machine")  # what differs when a trial is repeated

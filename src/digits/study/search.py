@@ -7,8 +7,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from digits import config
-from digits.study.plan import Search
+from digits.core import config
+from digits.study.spec import Search
 
 Result = Mapping[str, Any]
 

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from digits.dataset import Dataset
-from digits.study.plan import Plan, Trial
+from digits.core.dataset import Dataset
+from digits.study.spec import Plan, Trial
 
 Result = dict[str, Any]
 RESULT = "trial.json"
 
 
 @dataclass(frozen=True)
-class Place:
+class RunContext:
     """Where the trials of a study are recorded.
 
     Attributes:
@@ -43,7 +43,7 @@ def train(
     trial: Trial,
     plan: Plan,
     dataset: Dataset,
-    place: Place,
+    place: RunContext,
     told: Callable[[Mapping[str, float]], None] = lambda metrics: None,
 ) -> Result:
     """Train a trial and say what came of it.
@@ -62,20 +62,23 @@ def train(
     use_threads(plan.study.threads)
     os.environ["MLFLOW_TRACKING_URI"] = place.store
 
-    from digits import environment, evaluation, pipeline, prediction, tracking
-    from digits.backend import keras
+    from digits.core import evaluation, pipeline, prediction
+    from digits.core.keras_backend import keras
+    from digits.tracking import machine, nested_runs
+    from digits.tracking.connection import connect
+    from digits.tracking.run import start_run
 
     keras.backend.clear_session()  # of the trial before, in the same process
     params = plan.params(trial)
     console = pipeline.Console(lambda line: None)
     root = place.root if place.root.exists() else Path.cwd()
-    tracking.connect(root)
-    tracking.children.close(place.parent, "FAILED", "killed, and tried again", trial.name)
+    connect(root)
+    nested_runs.close(place.parent, "FAILED", "killed, and tried again", trial.name)
     digest = plan.digest(trial, dataset.digest())
-    made_by = environment.machine() | environment.libraries()
+    made_by = machine.machine() | machine.libraries()
     given_up = None
-    with tracking.start(trial.name, parent=place.parent, root=root) as run:
-        run.tags({**place.tags, **made_by, tracking.children.TRIAL_TAG: trial.name})
+    with start_run(trial.name, parent=place.parent, root=root) as run:
+        run.tags({**place.tags, **made_by, nested_runs.TRIAL_TAG: trial.name})
         run.tags({"version": trial.version, "digest": digest, "node": place.node})
         try:
             model, epochs, times = pipeline.train(
@@ -99,12 +102,12 @@ def train(
                 "metrics": by_epoch([epoch.metrics for epoch in epochs]),
             }
             if plan.study.seeds:
-                views = params.views.get(trial.version, [])
-                probabilities = prediction.probabilities(model, dataset.x_test, views)
+                tta = params.tta.get(trial.version, [])
+                probabilities = prediction.probabilities(model, dataset.x_test, tta)
                 scored = evaluation.score(probabilities, dataset.y_test)
                 result["test"] = {name: scored[name] for name in ("loss", "accuracy", "errors")}
                 run.metrics({f"test_{name}": value for name, value in result["test"].items()})
-            if not run.is_cut_off and not tracking.children.is_open(run.id):
+            if not run.is_cut_off and not nested_runs.is_open(run.id):
                 raise KeyboardInterrupt  # the study went on without this process
             result |= {"seconds": times["training_seconds"], "machine": made_by}
             run.text(json.dumps(result), RESULT)

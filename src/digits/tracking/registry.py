@@ -12,11 +12,11 @@ from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 
 from digits import DigitsError
-from digits.champion import Entry
-from digits.schema import View
-from digits.tracking.models import VIEWS_TAG, described, log_model, logged_models
+from digits.core.schema import Transform
+from digits.tracking.logged_model import TTA_TAG, log_model, logged_models, tta_json
+from digits.tracking.outbox import one_line
+from digits.tracking.promotion import Entry
 from digits.tracking.run import MODEL_TAG, Run
-from digits.tracking.unsent import one_line
 
 CHAMPION = "champion"
 DATA_TAG, VERSION_TAG = "data.sha256", "version"
@@ -24,16 +24,16 @@ SCORES = ("test_accuracy", "test_errors", "test_loss", "train_accuracy")
 Examples = Callable[[], tuple[Any, NDArray[np.uint8], NDArray[np.float32]]]
 
 
-def register(name: str, run: Run, views: Sequence[View], examples: Examples) -> Entry | None:
+def register(name: str, run: Run, tta: Sequence[Transform], examples: Examples) -> Entry | None:
     """Register the model that a run trained, unless it is.
 
     Returns:
-        What is registered; None if the run has no scores yet, or those of other views.
+        What is registered; None if the run has no scores yet, or those of other tta.
 
     Args:
         name: of the registered model, made if it is not there.
         run: that trained and scored it.
-        views: through which the model is to see images.
+        tta: through which the model is to see images.
         examples: gives the model, images and their probabilities, to log it if what the run has
             logged does not see images so.
     """
@@ -46,15 +46,15 @@ def register(name: str, run: Run, views: Sequence[View], examples: Examples) -> 
         VERSION_TAG: told.data.tags[VERSION_TAG],
         MODEL_TAG: told.data.tags[MODEL_TAG],
         DATA_TAG: told.data.params[DATA_TAG],
-        VIEWS_TAG: described(views),
+        TTA_TAG: tta_json(tta),
     }
     for known in _all(client, name):
         if all(known.tags.get(key) == text for key, text in tags.items()):
             return _entry(known)
     scores = {metric: told.data.metrics.get(metric) for metric in SCORES}
-    if None in scores.values() or told.data.tags.get(VIEWS_TAG) != tags[VIEWS_TAG]:
+    if None in scores.values() or told.data.tags.get(TTA_TAG) != tags[TTA_TAG]:
         return None
-    model = _logged(client, told, tags[VIEWS_TAG]) or log_model(*examples(), views, run.id)
+    model = _logged(client, told, tags[TTA_TAG]) or log_model(*examples(), tta, run.id)
     tags |= {metric: str(value) for metric, value in scores.items()}
     made = client.create_model_version(
         name, f"models:/{model}", run_id=run.id, tags=tags, model_id=model
@@ -72,7 +72,7 @@ def champion(name: str) -> Entry | None:
         raise DigitsError(f"{name}@{CHAMPION}: cannot be told: {one_line(error)}") from error
 
 
-def crown(name: str, entry: Entry) -> None:
+def set_champion(name: str, entry: Entry) -> None:
     """Give a registered model the alias `champion`."""
     MlflowClient().set_registered_model_alias(name, CHAMPION, str(entry.number))
 
@@ -92,9 +92,9 @@ def load(name: str) -> Any:
         raise DigitsError(f"{name}@{CHAMPION}: cannot be loaded: {one_line(error)}") from error
 
 
-def _logged(client: MlflowClient, run: Any, views: str) -> str | None:
-    """The id of the newest model that a run logged with these views, if there is one."""
-    found = [model for model in logged_models(client, run) if model.tags.get(VIEWS_TAG) == views]
+def _logged(client: MlflowClient, run: Any, tta: str) -> str | None:
+    """The id of the newest model that a run logged with these tta, if there is one."""
+    found = [model for model in logged_models(client, run) if model.tags.get(TTA_TAG) == tta]
     return str(found[-1].model_id) if found else None
 
 

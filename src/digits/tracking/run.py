@@ -20,17 +20,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 
-from digits import DigitsError, plots, store
-from digits.dataset import Dataset
-from digits.schema import View
-from digits.tracking import unsent
-from digits.tracking.models import log_model
-from digits.tracking.unsent import one_line
+from digits import DigitsError
+from digits.core.dataset import Dataset
+from digits.core.schema import Transform
+from digits.reports import figures
+from digits.tracking import local_store, outbox
+from digits.tracking.logged_model import log_model
+from digits.tracking.outbox import one_line
 
 EXPERIMENT = "mnist"
 MODEL_TAG = "model_sha256"
 PROCESS_TAG = "process"  # that is to close the run: machine, number, time of its start
-UNSENT = "unsent"  # folder of what a server that is gone could not be told
+OUTBOX = "outbox"  # folder of what a server that is gone could not be told
 SYSTEM_METRICS_EVERY = 2  # seconds; v1 trains for less than 10
 WRITE_EVERY = 1.0  # seconds; each writing takes about 15 ms, v1's epochs some 300
 
@@ -48,7 +49,7 @@ class Run:
         self,
         run_id: str,
         model_id: str | None = None,
-        unsent_folder: Path = Path(UNSENT),
+        unsent_folder: Path = Path(OUTBOX),
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.id = run_id
@@ -60,18 +61,18 @@ class Run:
         self._unwritten: list[tuple[str, float, int, int]] = []
         self._written = -WRITE_EVERY
 
-    def tell(self, entry: unsent.Entry) -> None:
+    def tell(self, entry: outbox.Entry) -> None:
         """Send an entry, or keep it."""
         if not self.is_cut_off:
             try:
-                return unsent.tell(self._client, self.id, entry)
+                return outbox.tell(self._client, self.id, entry)
             except Exception as error:  # of MLflow or the network: any may come through
                 self._cut_off(error)
-        unsent.keep(self.unsent, entry)
+        outbox.keep(self.unsent, entry)
 
     def _cut_off(self, error: Exception) -> None:
         address = mlflow.get_tracking_uri()
-        if not store.is_remote(address):
+        if not local_store.is_remote(address):
             raise DigitsError(f"MLflow store {address}: {one_line(error)}") from error
         self.is_cut_off = True
         self._say(
@@ -120,19 +121,19 @@ class Run:
         model: Any,
         images: NDArray[np.uint8],
         probabilities: NDArray[np.float32],
-        views: Sequence[View] = (),
+        tta: Sequence[Transform] = (),
     ) -> None:
         """Log a Keras model that answers as in `log_model`."""
         if not self.is_cut_off:
             try:
-                self.model_id = log_model(model, images, probabilities, views, self.id)
+                self.model_id = log_model(model, images, probabilities, tta, self.id)
                 return
             except Exception as error:  # as in `tell`
                 self._cut_off(error)
-        unsent.keep_model(self.unsent, model, images, probabilities, views)
+        outbox.keep_model(self.unsent, model, images, probabilities, tta)
 
     def figure(self, figure: Figure, name: str) -> None:
-        encoded = base64.b64encode(plots.png(figure)).decode()
+        encoded = base64.b64encode(figures.png(figure)).decode()
         self.tell({"png": encoded, "name": f"figures/{name}"})
 
     def text(self, text: str, name: str) -> None:
@@ -146,11 +147,11 @@ class Run:
             if not self.is_cut_off:
                 self._cut_off(error)
         if self.is_cut_off:
-            unsent.keep(self.unsent, {"status": status, "end_time": _now()})
+            outbox.keep(self.unsent, {"status": status, "end_time": _now()})
 
 
 @contextmanager
-def start(
+def start_run(
     name: str,
     *,
     attach: bool = False,
@@ -174,7 +175,7 @@ def start(
     """
     inherited = os.environ.pop(INHERITED_RUN, None)
     opened = _open(name, (attach and inherited) or again, parent or inherited, experiment)
-    run, status = Run(opened, unsent_folder=root / UNSENT, say=say), "FAILED"
+    run, status = Run(opened, unsent_folder=root / OUTBOX, say=say), "FAILED"
     try:
         try:
             yield run
@@ -219,7 +220,7 @@ def _open(name: str, known: str | None, parent: str | None, experiment: str) -> 
 
 
 @contextmanager
-def attached(
+def attached_run(
     name: str,
     wanted: bool,
     root: Path = Path(),
@@ -227,7 +228,7 @@ def attached(
 ) -> Iterator[Run | None]:
     """The run that `mlflow run` opened for this process; None if it did not, or is not wanted."""
     if wanted and INHERITED_RUN in os.environ:
-        with start(name, attach=True, root=root, say=say) as run:
+        with start_run(name, attach=True, root=root, say=say) as run:
             yield run
     else:
         yield None

@@ -1,0 +1,1 @@
+"""Everything that a result depends on."""

