@@ -1,10 +1,11 @@
-"""params.yaml and the files of studies, read and checked before anything slow is imported."""
+"""Read and check params.yaml and the files of studies, before anything slow is imported."""
 
 import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -33,7 +34,7 @@ def load(path: Path, changes: Mapping[tuple[str, ...], str] | None = None) -> Pa
 
 
 def read(path: Path, changes: Mapping[tuple[str, ...], str] | None = None) -> Any:
-    """What a YAML file holds, unchecked; arguments and errors as in `load`."""
+    """Return what a YAML file holds, unchecked; arguments and errors as in `load`."""
     yaml = YAML(typ="safe", pure=True)
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"))
@@ -51,10 +52,10 @@ def read(path: Path, changes: Mapping[tuple[str, ...], str] | None = None) -> An
 
 
 def check(raw: Any, kind: type[Kind], source: str) -> Kind:
-    """What a file holds, as a type.
+    """Return what a file holds as an instance of a type.
 
     Raises:
-        DigitsError: it is not of that type; names the key, what it should hold and what it holds.
+        DigitsError: it does not fit; names the key, what it should hold and what it holds.
     """
     try:
         return kind.model_validate(raw)
@@ -66,9 +67,9 @@ def check(raw: Any, kind: type[Kind], source: str) -> Kind:
 
 
 def replace(raw: Any, keys: Sequence[str], value: Any) -> None:
-    """Set raw[key][key]...; where the way there is not as it should be, leave that to the check.
+    """Set raw[key][key]… in place; a key into a list is its index.
 
-    A key into a list is its index.
+    Where the path does not exist, nothing is changed, and the check that follows reports why.
     """
     for key in keys[:-1]:
         if isinstance(raw, list) and key.isdigit() and int(key) < len(raw):
@@ -82,45 +83,56 @@ def replace(raw: Any, keys: Sequence[str], value: Any) -> None:
 
 
 def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
-    """`models.v2.layers[0].Conv2D.filters: expected a positive integer, got "many"`."""
-    where = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
-    context = error.get("ctx", {})
-    where = ".".join(part for part in (where, context.get("key")) if part)
-    value = context.get("found", error["input"])
+    """Return `models.v2.layers[0].Conv2D.filters: expected a positive integer, got "many"`."""
+    keys, context = [*error["loc"]], error.get("ctx", {})
+    keys += [context[name] for name in ("key", "tag") if context.get(name)]
+    where = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys).lstrip(".")
+    value = context.get("value", error["input"])
     try:
-        found = json.dumps(value, default=str, ensure_ascii=False)
+        shown = json.dumps(value, default=str, ensure_ascii=False)
     except (ValueError, TypeError, RecursionError):  # an alias to itself, a key that is no text
-        found = repr(value)
-    found = found if len(found) <= 60 else found[:57] + "..."
+        shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
     match error["type"]:
         case "expected":
-            text = f"expected {error['msg']}, got {found}"
+            text = f"expected {error['msg']}, got {shown}"
         case "missing":
             text = "missing; it has no default"
         case "extra_forbidden":
-            known = _known_keys(root, error["loc"][:-1])
-            close = get_close_matches(str(error["loc"][-1]), known, 1)
-            meant = f' (did you mean "{close[0]}"?)' if close else ""
-            text = f"unknown; expected one of {', '.join(known)}{meant}"
+            text = _unknown(str(keys[-1]), _allowed_keys(root, keys[:-1]))
+        case "union_tag_invalid":
+            text = _unknown(str(keys[-1]), context["expected_tags"].replace("'", "").split(", "))
         case "dict_type" | "model_type" | "model_attributes_type":
-            text = f"expected a mapping of keys to values, got {found}"
+            text = f"expected a mapping of keys to values, got {shown}"
         case "list_type":
-            text = f"expected a list, got {found}"
+            text = f"expected a list, got {shown}"
         case _:
-            text = f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {found}"
+            text = f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {shown}"
     return f"{where}: {text}" if where else text
 
 
-def _known_keys(root: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that may stand at a place of a file."""
+def _unknown(name: str, allowed: list[str]) -> str:
+    close = get_close_matches(name, allowed, 1)
+    hint = f' (did you mean "{close[0]}"?)' if close else ""
+    return f"unknown; expected one of {', '.join(allowed)}{hint}"
+
+
+def _allowed_keys(root: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Return the keys that may stand in the block at a place of a file."""
     kind: Any = root
-    for key in loc:
+    for key in location:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = kind.model_fields[str(key)].annotation
+        elif get_origin(kind) in (Union, UnionType):  # of the classes of Keras
+            kind = next(k for k in map(_bare, get_args(kind)) if k.__name__ == key)
         else:  # list[X] or dict[str, X]
             kind = get_args(kind)[-1]
-        if get_origin(kind) is Annotated:
-            kind = get_args(kind)[0]
-        if type(None) in get_args(kind):  # X | None
-            kind = get_args(kind)[0]
+        kind = _bare(kind)
     return list(kind.model_fields)
+
+
+def _bare(kind: Any) -> Any:
+    """Return a type without its annotations and without None."""
+    if get_origin(kind) is Annotated or type(None) in get_args(kind):
+        return _bare(get_args(kind)[0])
+    return kind

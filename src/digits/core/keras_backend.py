@@ -3,13 +3,16 @@
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @contextmanager
-def _notices_held_back() -> Iterator[None]:
-    """Keep file descriptor 2 quiet: TF 2.21 writes there whatever TF_CPP_MIN_LOG_LEVEL says.
+def _held_back_notices() -> Iterator[None]:
+    """Keep file descriptor 2 quiet: TF 2.21 writes there whatever TF_CPP_MIN_LOG_LEVEL is.
 
     If the import fails, what was held back is written after all.
     """
@@ -27,16 +30,23 @@ def _notices_held_back() -> Iterator[None]:
             os.close(stderr)
 
 
-with _notices_held_back():
+with _held_back_notices():
     import keras
-    import tensorflow as tf  # Keras would import it later, and noisily
+    import tensorflow as tf  # Keras would import it later, and noisily.
 
 
-def _worth_saying(record: logging.LogRecord) -> bool:
-    """Not that a function is traced again: several networks asked in turn are, each once."""
+def _is_no_retracing_warning(record: logging.LogRecord) -> bool:
+    """Drop retracing warnings: each model is legitimately traced once."""
     return "tf.function retracing" not in record.getMessage()
 
 
-tf.get_logger().addFilter(_worth_saying)
+tf.get_logger().addFilter(_is_no_retracing_warning)
 
-__all__ = ["keras", "tf"]
+
+def compiled(function: Function, by_xla: bool = True) -> Function:
+    """Return a function as a graph, compiled by XLA or run by TensorFlow."""
+    graph: Function = tf.function(function, jit_compile=by_xla, autograph=False)
+    return graph
+
+
+__all__ = ["compiled", "keras", "tf"]

@@ -1,23 +1,30 @@
-"""The layers, optimizers and losses that params.yaml may name, with their arguments.
+"""The layers, optimizers, losses and callbacks that params.yaml may name, with their arguments.
 
-Each class has the name and the arguments of the one in `keras.layers`, `keras.optimizers` or
-`keras.losses`. It stands here so that a mistake is found before TensorFlow is imported. To allow
-another of Keras's, add its class here and its name in schema.py. Only arguments that params.yaml
-gives are passed on; the defaults here but tell that they may be left out.
+Each class has the name and the arguments of the one in Keras, so that a mistake is reported before
+TensorFlow is imported. To allow another class of Keras, declare it here: nothing else changes. Only
+the arguments that params.yaml sets are passed on, so Keras's own defaults hold for the others.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-# More would not fit into any memory, and Keras would only say so after minutes.
-LARGEST = 1_000_000
+# Larger sizes fit into no memory, and Keras would report that only after minutes.
+MAX_SIZE = 1_000_000
 
 
 def expect(what: str, holds: Callable[[Any], bool]) -> BeforeValidator:
-    """A check whose failure reads "expected <what>"."""
+    """Return a check whose failure reads "expected <what>"."""
 
     def check(value: Any) -> Any:
         if not holds(value):
@@ -27,64 +34,89 @@ def expect(what: str, holds: Callable[[Any], bool]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def expected(what: str, found: Any, key: str = "") -> PydanticCustomError:
-    """An error of the part that is being checked, or of one key of it."""
-    return PydanticCustomError("expected", "{what}", {"what": what, "found": found, "key": key})
+def expected(what: str, value: Any, key: str = "") -> PydanticCustomError:
+    """Return an error about the value under validation, or about one key inside it."""
+    return PydanticCustomError("expected", "{what}", {"what": what, "value": value, "key": key})
 
 
-def is_int(value: Any, low: int, high: int = LARGEST) -> bool:
+def is_int(value: Any, low: int, high: int = MAX_SIZE) -> bool:
+    """Tell whether a value is an integer, and no boolean, within limits."""
     return type(value) is int and low <= value <= high
 
 
 def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number that float32 holds."""
     return type(value) in (int, float) and abs(value) <= 1e38
 
 
-def is_size(value: Any) -> bool:
+def _is_size(value: Any) -> bool:
     pair = value if isinstance(value, list) and len(value) == 2 else [value]
     return all(is_int(side, 1) for side in pair)
 
 
 def one_of(*words: str) -> BeforeValidator:
+    """Return a check that a value is one of some words."""
     return expect("one of " + ", ".join(words), lambda v: isinstance(v, str) and v in words)
+
+
+def _number(what: str, holds: Callable[[float], bool]) -> BeforeValidator:
+    return expect(what, lambda v: is_number(v) and holds(v))
 
 
 Flag = Annotated[bool, expect("true or false", lambda v: type(v) is bool)]
 PositiveInt = Annotated[int, expect("a positive integer", lambda v: is_int(v, 1))]
 Count = Annotated[int, expect("an integer of 0 or more", lambda v: is_int(v, 0))]
 Number = Annotated[float, expect("a number", is_number)]
-PositiveNumber = Annotated[
-    float, expect("a positive number", lambda v: is_number(v) and float(v) > 0)
-]
-NonNegative = Annotated[
-    float, expect("a number of 0 or more", lambda v: is_number(v) and float(v) >= 0)
-]
+PositiveNumber = Annotated[float, _number("a positive number", lambda v: v > 0)]
+NonNegative = Annotated[float, _number("a number of 0 or more", lambda v: v >= 0)]
 Fraction = Annotated[
-    float,
-    expect("a number from 0 up to, not including, 1", lambda v: is_number(v) and 0 <= v < 1),
+    float, _number("a number from 0 up to, not including, 1", lambda v: 0 <= v < 1)
 ]
-Size = Annotated[int | list[int], expect("a positive integer or a pair of them", is_size)]
+Size = Annotated[int | list[int], expect("a positive integer or a pair of them", _is_size)]
+Text = Annotated[str, expect("a text", lambda v: isinstance(v, str) and v != "")]
 Activation = Annotated[
     str, one_of("relu", "softmax", "linear", "elu", "gelu", "silu", "tanh", "sigmoid")
 ]
 Padding = Annotated[str, one_of("valid", "same")]
+Monitor = Annotated[str, one_of("loss", "accuracy", "val_loss", "val_accuracy")]
+Mode = Annotated[str, one_of("auto", "min", "max")]
 
 
 class Strict(BaseModel):
-    """Frozen; a key that is not declared is an error."""
+    """A frozen block of params.yaml; a key that is not declared is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Entry(Strict):
-    """One thing of Keras: its class name and its arguments, given or not."""
+class KerasClass(Strict):
+    """A class of Keras in params.yaml: `Name`, or `Name: {argument: value, …}`."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _unwrap(cls, value: Any) -> Any:
+        return {} if isinstance(value, str) or value[cls.__name__] is None else value[cls.__name__]
+
+    @model_serializer(mode="wrap")
+    def _wrap(self, serialize: Callable[[Self], dict[str, Any]]) -> dict[str, Any]:
+        return {self.name: serialize(self)}
+
+    @property
+    def name(self) -> str:
+        """The name of the class in Keras."""
+        return type(self).__name__
+
+    @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments that params.yaml gives; Keras's own defaults hold for the others."""
-        return self.model_dump(exclude_unset=True)
+        """The arguments that params.yaml sets."""
+        names = type(self).model_fields  # in the order of their declaration
+        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
 
 
-class Conv2D(Entry):
+class Layer(KerasClass):
+    """A layer of `keras.layers`."""
+
+
+class Conv2D(Layer):
     filters: PositiveInt
     kernel_size: Size
     strides: Size = 1
@@ -93,50 +125,50 @@ class Conv2D(Entry):
     use_bias: Flag = True
 
 
-class Dense(Entry):
+class Dense(Layer):
     units: PositiveInt
     activation: Activation = "linear"
     use_bias: Flag = True
 
 
-class Pooling(Entry):
+class MaxPooling2D(Layer):
     pool_size: Size = 2
     strides: Size = 2
     padding: Padding = "valid"
 
 
-class MaxPooling2D(Pooling):
+class AveragePooling2D(Layer):
+    pool_size: Size = 2
+    strides: Size = 2
+    padding: Padding = "valid"
+
+
+class GlobalAveragePooling2D(Layer):
     pass
 
 
-class AveragePooling2D(Pooling):
+class Flatten(Layer):
     pass
 
 
-class GlobalAveragePooling2D(Entry):
-    pass
-
-
-class Flatten(Entry):
-    pass
-
-
-class Dropout(Entry):
+class Dropout(Layer):
     rate: Fraction
 
 
-class BatchNormalization(Entry):
+class BatchNormalization(Layer):
     momentum: Fraction = 0.99
     epsilon: PositiveNumber = 0.001
     center: Flag = True
     scale: Flag = True
 
 
-class ReLU(Entry):
+class ReLU(Layer):
     pass
 
 
-class Optimizer(Entry):
+class Optimizer(KerasClass):
+    """An optimizer of `keras.optimizers`."""
+
     learning_rate: PositiveNumber
 
 
@@ -147,12 +179,18 @@ class Adam(Optimizer):
     amsgrad: Flag = False
 
 
-class AdamW(Adam):
+class AdamW(Optimizer):
+    beta_1: Fraction = 0.9
+    beta_2: Fraction = 0.999
+    epsilon: PositiveNumber = 1e-7
+    amsgrad: Flag = False
     weight_decay: Fraction = 0.004
 
 
-class Nadam(Adam):
-    pass
+class Nadam(Optimizer):
+    beta_1: Fraction = 0.9
+    beta_2: Fraction = 0.999
+    epsilon: PositiveNumber = 1e-7
 
 
 class RMSprop(Optimizer):
@@ -166,5 +204,86 @@ class SGD(Optimizer):
     nesterov: Flag = False
 
 
-class CategoricalCrossentropy(Entry):
+class Loss(KerasClass):
+    """A loss of `keras.losses`."""
+
+
+class CategoricalCrossentropy(Loss):
     label_smoothing: Fraction = 0.0
+
+
+class CategoricalFocalCrossentropy(Loss):
+    alpha: Fraction = 0.25
+    gamma: NonNegative = 2.0
+    label_smoothing: Fraction = 0.0
+
+
+class Callback(KerasClass):
+    """A callback of `keras.callbacks`."""
+
+
+class EarlyStopping(Callback):
+    monitor: Monitor = "val_loss"
+    min_delta: NonNegative = 0.0
+    patience: Count = 0
+    mode: Mode = "auto"
+    baseline: Number | None = None
+    restore_best_weights: Flag = False
+    start_from_epoch: Count = 0
+
+
+class ReduceLROnPlateau(Callback):
+    monitor: Monitor = "val_loss"
+    factor: Fraction = 0.1
+    patience: Count = 10
+    mode: Mode = "auto"
+    min_delta: NonNegative = 0.0001
+    cooldown: Count = 0
+    min_lr: NonNegative = 0.0
+
+
+class ModelCheckpoint(Callback):
+    filepath: Text
+    monitor: Monitor = "val_loss"
+    save_best_only: Flag = False
+    save_weights_only: Flag = False
+    mode: Mode = "auto"
+
+
+class CSVLogger(Callback):
+    filename: Text
+    append: Flag = False
+
+
+class TensorBoard(Callback):
+    log_dir: Text = "logs"
+    histogram_freq: Count = 0
+
+
+def _any_of(base: type[KerasClass]) -> Any:
+    """Return the union of the subclasses of a base, told apart by the name that is written."""
+
+    def class_name(value: Any) -> str | None:
+        if isinstance(value, KerasClass):
+            return value.name
+        if isinstance(value, dict) and len(value) == 1:
+            (value,) = value
+        return value if isinstance(value, str) else None
+
+    kinds = base.__subclasses__()
+    example = f"one {base.__name__.lower()}, such as {kinds[0].__name__}: {{...}}"
+    return Annotated[
+        Union[tuple(Annotated[kind, Tag(kind.__name__)] for kind in kinds)],  # noqa: UP007
+        Discriminator(class_name),
+        expect(example, lambda value: class_name(value) is not None),
+    ]
+
+
+# The types of fields. mypy takes the base, pydantic the union of its subclasses.
+if TYPE_CHECKING:
+    AnyLayer: TypeAlias = Layer
+    AnyOptimizer: TypeAlias = Optimizer
+    AnyLoss: TypeAlias = Loss
+    AnyCallback: TypeAlias = Callback
+else:
+    AnyLayer, AnyOptimizer, AnyLoss, AnyCallback = map(_any_of, (Layer, Optimizer, Loss, Callback))

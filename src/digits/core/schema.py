@@ -1,4 +1,4 @@
-"""What params.yaml may hold: the whole of it, as types."""
+"""The contents of params.yaml as types; what it may hold, and its checks."""
 
 import re
 from pathlib import PurePath
@@ -7,10 +7,16 @@ from typing import Annotated, Any
 from pydantic import field_validator, model_validator
 
 from digits import CLASSES, IMAGE_SIDE, DigitsError
-from digits.core import keras_schema
 from digits.core.keras_schema import (
+    AnyCallback,
+    AnyLayer,
+    AnyLoss,
+    AnyOptimizer,
     Count,
+    Flatten,
     Fraction,
+    GlobalAveragePooling2D,
+    Layer,
     NonNegative,
     Number,
     PositiveInt,
@@ -21,6 +27,7 @@ from digits.core.keras_schema import (
     one_of,
 )
 
+# The files of MNIST in their original format, in the order of the fields of `Dataset`.
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -28,85 +35,11 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 
-
-def _is_full_list(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 0
-
-
 Seed = Annotated[int, expect("an integer from 0 to 4294967295", lambda v: is_int(v, 0, 2**32 - 1))]
 
 
-class Choice(Strict):
-    """One class of Keras with its arguments: `Name`, or `Name: {argument: value, ...}`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_name(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = {value: None}
-        if not isinstance(value, dict) or len(value) != 1:
-            example = f"{next(iter(cls.model_fields))}: {{...}}"
-            raise expected(f"one {cls.__name__.lower()}, such as {example}", value)
-        return {name: {} if arguments is None else arguments for name, arguments in value.items()}
-
-    @property
-    def name(self) -> str:
-        """The class's name in Keras."""
-        return next(iter(self.model_fields_set))
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments that params.yaml gives; Keras's own defaults hold for the others."""
-        return self._chosen.model_dump(exclude_unset=True)
-
-    @property
-    def _chosen(self) -> keras_schema.Entry:
-        chosen: keras_schema.Entry = getattr(self, self.name)
-        return chosen
-
-
-class Layer(Choice):
-    AveragePooling2D: keras_schema.AveragePooling2D | None = None
-    BatchNormalization: keras_schema.BatchNormalization | None = None
-    Conv2D: keras_schema.Conv2D | None = None
-    Dense: keras_schema.Dense | None = None
-    Dropout: keras_schema.Dropout | None = None
-    Flatten: keras_schema.Flatten | None = None
-    GlobalAveragePooling2D: keras_schema.GlobalAveragePooling2D | None = None
-    MaxPooling2D: keras_schema.MaxPooling2D | None = None
-    ReLU: keras_schema.ReLU | None = None
-
-    @property
-    def window(self) -> list[int]:
-        """Height and width of the kernel or pool; empty for other layers."""
-        return _pair(getattr(self._chosen, "kernel_size", getattr(self._chosen, "pool_size", [])))
-
-    @property
-    def strides(self) -> list[int]:
-        """Vertical and horizontal step of the window; a pool's is by default its size."""
-        by_default: int | list[int] = getattr(self._chosen, "pool_size", 1)
-        return _pair(self.arguments.get("strides", by_default))
-
-    @property
-    def pads(self) -> bool:
-        """Whether the window may reach over the edge of its input."""
-        return bool(getattr(self._chosen, "padding", "valid") == "same")
-
-
-class Optimizer(Choice):
-    Adam: keras_schema.Adam | None = None
-    AdamW: keras_schema.AdamW | None = None
-    Nadam: keras_schema.Nadam | None = None
-    RMSprop: keras_schema.RMSprop | None = None
-    SGD: keras_schema.SGD | None = None
-
-
-class Loss(Choice):
-    CategoricalCrossentropy: keras_schema.CategoricalCrossentropy | None = None
-
-
 class Augmentation(Strict):
-    """The limits between which training images are distort at random; 0 is not at all.
+    """The limits between which training images are distorted at random; 0 turns a kind off.
 
     Attributes:
         rotation: degrees.
@@ -123,11 +56,25 @@ class Augmentation(Strict):
     elastic: NonNegative = 0.0
 
 
+class Transform(Strict):
+    """A fixed distortion for test-time augmentation: a rotation in degrees, a shift in pixels."""
+
+    rotation: Number = 0.0
+    down: Number = 0.0
+    across: Number = 0.0
+
+
+TTA = Annotated[
+    list[Transform],
+    expect("one or more transforms", lambda v: isinstance(v, list) and len(v) > 0),
+]
+
+
 class Schedule(Strict):
-    """The learning rate by epoch: a linear rise to that of the optimizer, then half a cosine to 0.
+    """The learning rate over time: a linear rise to the optimizer's, then half a cosine to 0.
 
     Attributes:
-        warmup: epochs of the rise, also a part of one.
+        warmup: duration of the rise in epochs, fractions allowed.
     """
 
     warmup: NonNegative
@@ -136,11 +83,12 @@ class Schedule(Strict):
 class Model(Strict):
     """One version: an architecture and how it is trained."""
 
-    layers: list[Layer]
-    loss: Loss
-    optimizer: Optimizer
+    layers: list[AnyLayer]
+    loss: AnyLoss
+    optimizer: AnyOptimizer
     schedule: Schedule | None = None
     augmentation: Augmentation | None = None
+    callbacks: tuple[AnyCallback, ...] = ()
     epochs: PositiveInt
     batch_size: PositiveInt
 
@@ -149,65 +97,60 @@ class Model(Strict):
         most = self.epochs - 1
         if self.schedule and self.schedule.warmup > most:
             raise expected(f"at most {most} epochs", self.schedule.warmup, "schedule.warmup")
+        if self.schedule and any(
+            callback.name == "ReduceLROnPlateau" for callback in self.callbacks
+        ):
+            raise expected("no schedule beside ReduceLROnPlateau", "both", "schedule")
         return self
 
     @field_validator("layers")
     @classmethod
-    def _turns_images_into_ten_probabilities(cls, layers: list[Layer]) -> list[Layer]:
-        side = [IMAGE_SIDE, IMAGE_SIDE]
+    def _map_images_to_ten_probabilities(cls, layers: list[Layer]) -> list[Layer]:
+        side: list[int] | None = [IMAGE_SIDE, IMAGE_SIDE]  # of the feature maps; None once flat
         for index, layer in enumerate(layers):
-            what = f"layers[{index}] {layer.name}"
-            window = layer.window
-            if layer.name == "Flatten":
-                side = []
-            elif (window or layer.name == "GlobalAveragePooling2D") and not side:
-                raise expected(f"{what} to come before Flatten", layer.name)
-            elif layer.name == "GlobalAveragePooling2D":
-                side = []
-            elif (
-                window
-                and not layer.pads
-                and min(s - w for s, w in zip(side, window, strict=True)) < 0
-            ):
-                raise expected(f"{what}'s window to fit its {side[0]}×{side[1]} input", window)
-            elif window:
-                lost = [0, 0] if layer.pads else [w - 1 for w in window]
-                side = [-(-(s - x) // t) for s, x, t in zip(side, lost, layer.strides, strict=True)]
-        last = layers[-1].Dense if layers else None
-        if last is None or (last.units, last.activation) != (CLASSES, "softmax"):
-            found = {layers[-1].name: layers[-1].arguments} if layers else []
-            raise expected(f"last layer Dense: {{units: {CLASSES}, activation: softmax}}", found)
+            side = _output_side(layer, side, f"layers[{index}] {layer.name}")
+        last = layers[-1] if layers else None
+        softmax = {"units": CLASSES, "activation": "softmax"}
+        if last is None or last.name != "Dense" or not softmax.items() <= last.arguments.items():
+            value = {last.name: last.arguments} if last else []
+            raise expected(f"last layer Dense: {{units: {CLASSES}, activation: softmax}}", value)
         if side:
             raise expected("Flatten or GlobalAveragePooling2D before the last layer", "none")
         return layers
 
 
-class Transform(Strict):
-    """A way to look at an image: turned by degrees, moved by pixels."""
+def _output_side(layer: Layer, side: list[int] | None, where: str) -> list[int] | None:
+    """Return height and width of a layer's output for those of its input; None if it is flat."""
+    size = getattr(layer, "kernel_size", getattr(layer, "pool_size", None))
+    pools_all = isinstance(layer, GlobalAveragePooling2D)
+    if (size or pools_all) and side is None:
+        raise expected(f"{where} to come before Flatten", layer.name)
+    if pools_all or isinstance(layer, Flatten):
+        return None
+    if size is None or side is None:
+        return side
+    window = _pair(size)
+    # A pool moves by its own size unless params.yaml says otherwise.
+    strides = _pair(layer.arguments.get("strides", getattr(layer, "pool_size", 1)))
+    lost = [0, 0] if getattr(layer, "padding", "valid") == "same" else [w - 1 for w in window]
+    if any(s <= x for s, x in zip(side, lost, strict=True)):
+        raise expected(f"{where}'s window to fit its {side[0]}×{side[1]} input", window)
+    return [-(-(s - x) // t) for s, x, t in zip(side, lost, strides, strict=True)]
 
-    rotation: Number = 0.0
-    down: Number = 0.0
-    across: Number = 0.0
 
-
-class Ensemble(Strict):
-    """A version and the same version trained with other seeds, whose probabilities are averaged.
-
-    Attributes:
-        version: one of `models`, which is itself the first member.
-        seeds: of the other members.
-    """
-
-    version: str
-    seeds: Annotated[list[Seed], expect("one to four different seeds", lambda v: _are_few(v))]
+def _pair(size: int | list[int]) -> list[int]:
+    return [size, size] if isinstance(size, int) else size
 
 
 class Data(Strict):
-    """Where MNIST comes from, how it is recognised, and how many images validate.
+    """Where the images come from, how MNIST is recognised, and how many images validate.
 
     Attributes:
-        dataset: other images, which nothing verifies; else MNIST is fetched.
+        validation: training images held out.
+        dataset: other images than MNIST, which are not verified.
         classes: names of the ten classes, for figures.
+        mirrors: of MNIST, tried in this order.
+        sha256: of the unpacked files of MNIST, by name.
     """
 
     validation: Count
@@ -215,7 +158,7 @@ class Data(Strict):
         str | None,
         expect(
             "null, an .npz file or a folder, an https:// address or npm:name@version of IDX files",
-            lambda v: v is None or (isinstance(v, str) and _may_be_source(v)),
+            lambda v: v is None or (isinstance(v, str) and _may_be_dataset(v)),
         ),
     ] = None
     classes: Annotated[
@@ -226,12 +169,12 @@ class Data(Strict):
 
     @property
     def origins(self) -> list[str]:
-        """Where the images may be from."""
+        """Where the images may come from."""
         return [self.dataset] if self.dataset else self.mirrors
 
     @property
     def name(self) -> str:
-        """Of the images."""
+        """The dataset's name."""
         return PurePath(self.dataset).stem if self.dataset else "mnist"
 
     @field_validator("sha256")
@@ -243,7 +186,7 @@ class Data(Strict):
 
 
 class Registry(Strict):
-    """The registered model, and what its champion must be better in, by how much at least."""
+    """The registered model, and by how much a new champion must be better, in which metric."""
 
     name: Annotated[str, expect('letters, digits, "-" and "_"', lambda v: _is_plain_name(v))]
     metric: Annotated[str, one_of("test_accuracy", "test_loss", "test_errors")]
@@ -255,8 +198,7 @@ class Params(Strict):
 
     seed: Seed
     versions: list[str]
-    ensemble: Ensemble
-    tta: dict[str, Annotated[list[Transform], expect("one or more tta", _is_full_list)]]
+    tta: dict[str, TTA]
     registry: Registry
     data: Data
     models: dict[str, Model]
@@ -280,34 +222,41 @@ class Params(Strict):
                 raise expected(
                     "names that stand under `models`, each once", version, f"versions[{index}]"
                 )
-        if self.ensemble.version not in self.models:
-            raise expected("a name under `models`", self.ensemble.version, "ensemble.version")
         for version in self.tta:
             if version not in self.models:
                 raise expected("names that stand under `models`", version, "tta")
         return self
 
+    @model_validator(mode="after")
+    def _monitored_metrics_exist(self) -> "Params":
+        for version, model in self.models.items():
+            for index, callback in enumerate(model.callbacks):
+                monitor = getattr(callback, "monitor", "")
+                # A checkpoint of every epoch looks at no metric.
+                unused = callback.name == "ModelCheckpoint" and not callback.arguments.get(
+                    "save_best_only"
+                )
+                if monitor.startswith("val_") and not self.data.validation and not unused:
+                    raise expected(
+                        "a metric of the training images, since data.validation is 0",
+                        monitor,
+                        f"models.{version}.callbacks[{index}].{callback.name}.monitor",
+                    )
+        return self
+
     def model(self, version: str) -> Model:
-        """The parameters of one version.
+        """Return the parameters of one version.
 
         Raises:
             DigitsError: there is no such version; names those there are.
         """
         if version not in self.models:
-            known = ", ".join(self.models)
-            raise DigitsError(f"version {version!r}: expected one of {known} (params.yaml: models)")
+            names = ", ".join(self.models)
+            raise DigitsError(f"version {version!r}: expected one of {names} (params.yaml: models)")
         return self.models[version]
 
 
-def _pair(size: int | list[int]) -> list[int]:
-    return [size, size] if isinstance(size, int) else size
-
-
-def _are_few(seeds: Any) -> bool:
-    return isinstance(seeds, list) and 1 <= len(seeds) == len(set(map(str, seeds))) <= 4
-
-
-def _may_be_source(text: str) -> bool:
+def _may_be_dataset(text: str) -> bool:
     return text != "" and not (text.endswith(".npz") and "://" in text)
 
 
@@ -324,4 +273,4 @@ def _is_plain_name(value: Any) -> bool:
 
 
 def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+    return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value))

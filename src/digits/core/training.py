@@ -1,109 +1,219 @@
-"""Fitting a network to images."""
+"""Training: our own `fit` with Keras's callbacks, and `train_model`, which all trainings call."""
 
+import math
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
-from digits import CLASSES
-from digits.core import models, schema, train_step
-from digits.core.dataset import pixels
+from digits import CLASSES, DigitsError
+from digits.core import models
+from digits.core.dataset import Dataset, Images, Labels, hold_out
+from digits.core.evaluation import predict_probabilities, predicted_labels
 from digits.core.keras_backend import keras, tf
+from digits.core.schema import Augmentation, Params
+from digits.core.train_step import compile_train_steps
 
-Images = NDArray[np.uint8]
-Labels = NDArray[np.uint8]
+History = Mapping[str, Sequence[float]]
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
-# In one call from Python: so many that it costs nothing, so few that an interruption takes effect
-# within seconds.
+# One call from Python takes so many images: enough for it to cost nothing, few enough for an
+# interruption to take effect within seconds.
 IMAGES_PER_CALL = 4096
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training images gave.
+class EpochTimer(keras.callbacks.Callback):  # type: ignore[misc]
+    """Measures each epoch's training pass, without validation and what other callbacks do then.
 
     Attributes:
-        number: from 1.
-        metrics: loss (mean, nats) and accuracy (0 to 1) while training, and val_loss and
-            val_accuracy where there are validation images. A probability below 1e-7 counts as
-            1e-7 in val_loss, as in the loss of the test images.
-        seconds: wall time of the pass, without validation.
-        images_per_second: training images over that time.
+        epoch_seconds: wall time of the last pass.
     """
 
-    number: int
-    metrics: dict[str, float]
-    seconds: float
-    images_per_second: float
+    epoch_seconds = math.nan
+    _start = math.nan
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.epoch_seconds = time.perf_counter() - self._start
+
+
+class EpochTimes(EpochTimer):
+    """Keeps the seconds of all epochs, in order, in `seconds`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seconds.append(self.epoch_seconds)
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends a training whose loss is no longer a number with an error that people can act on."""
+
+    def __init__(self, version: str, learning_rate: float) -> None:
+        super().__init__()
+        self._version, self._learning_rate = version, learning_rate
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if not math.isfinite(logs["loss"]):
+            raise DigitsError(
+                f"{self._version}: the loss is {logs['loss']} in epoch {epoch + 1}: "
+                f"training diverged; lower the learning rate, now {self._learning_rate}"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training leaves.
+
+    Attributes:
+        network: the trained Keras model.
+        history: loss (mean, nats) and accuracy (0 to 1) by epoch while training; with held-out
+            images val_loss and val_accuracy too. A probability below 1e-7 counts as 1e-7 in
+            val_loss, as in the loss of the test images.
+        timing: training_seconds of the whole fit; seconds_per_epoch and images_per_second of the
+            median epoch.
+    """
+
+    network: keras.Model
+    history: History
+    timing: Mapping[str, float]
+
+
+def train_model(
+    version: str,
+    params: Params,
+    dataset: Dataset,
+    *,
+    seed: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> TrainingResult:
+    """Build and train one version.
+
+    Args:
+        version: one of `params.models`.
+        params: all of params.yaml. The images held out follow from its seed.
+        dataset: whose training images are used; its test images are not.
+        seed: of all else that is random.
+        callbacks: run before those that params.yaml lists.
+
+    Raises:
+        DigitsError: the loss is no longer a number; names version, epoch and learning rate.
+    """
+    model = params.model(version)
+    train_indices, held_out = hold_out(dataset.y_train, params.data.validation, params.seed)
+    network = models.build(model, seed, len(train_indices))
+    x, y = dataset.x_train, dataset.y_train
+    times = EpochTimes()
+    own = [
+        getattr(keras.callbacks, callback.name)(**callback.arguments)
+        for callback in model.callbacks
+    ]
+    stop = StopOnNonFiniteLoss(version, model.optimizer.arguments["learning_rate"])
+    start = time.perf_counter()
+    history = fit(
+        network,
+        x[train_indices],
+        y[train_indices],
+        epochs=model.epochs,
+        batch_size=model.batch_size,
+        seed=seed,
+        augmentation=model.augmentation,
+        validation=(x[held_out], y[held_out]) if len(held_out) else None,
+        callbacks=[times, *callbacks, stop, *own],
+    )
+    timing = {
+        "training_seconds": round(time.perf_counter() - start, 3),
+        "seconds_per_epoch": round(statistics.median(times.seconds), 4),
+        "images_per_second": round(len(train_indices) / statistics.median(times.seconds), 1),
+    }
+    return TrainingResult(network, history, timing)
 
 
 def fit(
-    model: keras.Model,
+    network: keras.Model,
     x: Images,
     y: Labels,
     *,
     epochs: int,
     batch_size: int,
     seed: int,
-    augmentation: schema.Augmentation | None = None,
+    augmentation: Augmentation | None = None,
     validation: tuple[Images, Labels] | None = None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    progress: bool = False,
-) -> list[Epoch]:
-    """Train a compiled network and return what each epoch gave.
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> History:
+    """Train a compiled network, and return its metrics by epoch.
+
+    The callbacks' hooks are called as by Keras's own `fit`; those of batches once for each call of
+    the compiled steps, as Keras does with `steps_per_execution`.
 
     Args:
-        x: (n, 28, 28) images, 0 to 255.
+        x: (n, 28, 28) uint8 images.
         y: (n,) labels.
         seed: of the order of the images, another one in every epoch, and of dropout.
         validation: images and labels to score after every epoch.
-        on_epoch: is called after every epoch.
-        progress: draw a progress bar.
     """
-    random_distortion = None
-    if augmentation:
-        random_distortion = partial(distort, augmentation)
-    steps = train_step.steps(model, x, y, seed, random_distortion)
-    whole, called = len(x) - len(x) % batch_size, max(1, IMAGES_PER_CALL // batch_size) * batch_size
-    calls = [(at, min(at + called, whole), batch_size) for at in range(0, whole, called)]
-    if whole < len(x):
-        calls.append((whole, len(x), len(x) - whole))
-    done = []
-    for number in range(1, epochs + 1):
-        start = time.perf_counter()
-        order = np.random.default_rng([seed, number]).permutation(len(x)).astype(np.int32)
+    train_steps = compile_train_steps(network, x, y, seed, augmentation)
+    calls = _calls(len(x), batch_size)
+    history = keras.callbacks.History()
+    hooks = keras.callbacks.CallbackList(
+        [*callbacks, history],
+        model=network,
+        epochs=epochs,
+        steps=-(-len(x) // batch_size),
+        verbose=0,
+    )
+    network.stop_training = False
+    hooks.on_train_begin()
+    logs: dict[str, float] = {}
+    for epoch in range(epochs):
+        hooks.on_epoch_begin(epoch)
+        order = np.random.default_rng([seed, epoch + 1]).permutation(len(x)).astype(np.int32)
         order, totals = tf.constant(order), np.zeros(2)
-        with tqdm(
-            total=len(x), desc=f"epoch {number}/{epochs}", leave=False, disable=not progress
-        ) as bar:
-            for first, last, size in calls:
-                totals += steps(order, np.int32(first), np.int32(last), size).numpy()
-                bar.update(last - first)
-        seconds = time.perf_counter() - start
-        loss, accuracy = map(float, totals / len(x))
-        metrics = {"loss": loss, "accuracy": accuracy}
+        for first, last, size in calls:
+            hooks.on_train_batch_begin(first // batch_size)
+            totals += train_steps(order, np.int32(first), np.int32(last), size).numpy()
+            loss, accuracy = map(float, totals / last)
+            logs = {"loss": loss, "accuracy": accuracy}
+            hooks.on_train_batch_end((last - 1) // batch_size, logs)
+            if network.stop_training:
+                break
         if validation:
-            metrics |= _validate(model, *validation)
-        done.append(Epoch(number, metrics, seconds, len(x) / seconds))
-        on_epoch(done[-1])
-    return done
+            hooks.on_test_begin()
+            scores = _validate(network, *validation)
+            hooks.on_test_end(scores)
+            logs = logs | {f"val_{name}": value for name, value in scores.items()}
+        hooks.on_epoch_end(epoch, logs)
+        if network.stop_training:
+            break
+    hooks.on_train_end(logs)
+    by_metric: History = history.history
+    return {name: by_metric[name] for name in METRICS if name in by_metric}
 
 
-def _validate(model: keras.Model, x: Images, y: Labels) -> dict[str, float]:
-    probabilities = models.predict(model, pixels(x))
-    loss = model.loss(keras.utils.to_categorical(y, CLASSES), probabilities)
-    return {
-        "val_loss": float(loss),
-        "val_accuracy": float(np.mean(probabilities.argmax(axis=1) == y)),
-    }
+def _calls(images: int, batch_size: int) -> list[tuple[int, int, int]]:
+    """Return the first image, the one after the last, and the batch size, of each compiled call.
+
+    The images that fill no batch are one smaller batch, in a call of its own.
+    """
+    whole, step = images - images % batch_size, max(1, IMAGES_PER_CALL // batch_size) * batch_size
+    calls = [(at, min(at + step, whole), batch_size) for at in range(0, whole, step)]
+    return calls + ([(whole, images, images - whole)] if whole < images else [])
 
 
-def history(epochs: Sequence[Epoch]) -> dict[str, list[str]]:
-    """The metrics by epoch as columns of text, six decimals: the same for the same training."""
-    names = [name for name in METRICS if name in epochs[0].metrics]
-    columns = {"epoch": [str(epoch.number) for epoch in epochs]}
-    return columns | {name: [f"{e.metrics[name]:.6f}" for e in epochs] for name in names}
+def _validate(network: keras.Model, x: Images, y: Labels) -> dict[str, float]:
+    probabilities = predict_probabilities(network, x)
+    loss = network.loss(keras.utils.to_categorical(y, CLASSES), probabilities)
+    return {"loss": float(loss), "accuracy": float(np.mean(predicted_labels(probabilities) == y))}
+
+
+def history_columns(history: History) -> dict[str, list[str]]:
+    """Return a history as columns of text, six decimals: the same for the same training."""
+    epochs = len(history["loss"])
+    columns = {"epoch": [str(number) for number in range(1, epochs + 1)]}
+    return columns | {name: [f"{value:.6f}" for value in history[name]] for name in history}
