@@ -24,7 +24,7 @@ def centres(images: np.ndarray) -> np.ndarray:
     return np.stack([ink.sum(axis=2) @ places, ink.sum(axis=1) @ places], axis=1)
 
 
-def distort(
+def distorted(
     images: np.ndarray, limits: dict[str, float], key: tuple[np.uint32, ...] = KEY
 ) -> np.ndarray:
     return np.asarray(distort(Augmentation.model_validate(limits), tf.constant(images), key))
@@ -32,11 +32,11 @@ def distort(
 
 def test_no_distortion_leaves_the_pixels_as_they_are() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
-    np.testing.assert_allclose(distort(images, {})[..., 0], images / 255, atol=2e-5)
+    np.testing.assert_allclose(distorted(images, {})[..., 0], images / 255, atol=2e-5)
 
 
 def test_a_shift_moves_down_and_across_up_to_its_limit() -> None:
-    moved = centres(distort(blob(), {"shift": 2.5})) - 14
+    moved = centres(distorted(blob(), {"shift": 2.5})) - 14
     assert np.abs(moved).max() <= 2.5 + 1e-3
     assert np.all(moved.min(axis=0) < -2.3)
     assert np.all(moved.max(axis=0) > 2.3)
@@ -55,14 +55,14 @@ def test_a_shift_moves_down_and_across_up_to_its_limit() -> None:
 def test_each_distortion_moves_a_point_as_its_limit_says(
     limits: dict[str, float], along: float, across: float
 ) -> None:
-    moved = np.abs(centres(distort(blob(row=3, column=14), limits)) - (3, 14)).max(axis=0)
+    moved = np.abs(centres(distorted(blob(row=3, column=14), limits)) - (3, 14)).max(axis=0)
     assert moved[0] == pytest.approx(along, abs=0.35)
     assert moved[1] == pytest.approx(across, abs=0.35)
 
 
 def test_an_elastic_distortion_moves_neighbours_alike_and_far_points_apart() -> None:
     points = {
-        place: centres(distort(blob(*place), {"elastic": 3.0})) - place
+        place: centres(distorted(blob(*place), {"elastic": 3.0})) - place
         for place in ((8, 8), (8, 10), (20, 20))
     }
     near, far = (
@@ -75,12 +75,12 @@ def test_an_elastic_distortion_moves_neighbours_alike_and_far_points_apart() -> 
 
 def test_ink_leaves_over_the_edge_and_paper_comes_in() -> None:
     images = np.full((50, 28, 28), 255, dtype=np.uint8)
-    moved = distort(images, {"shift": 5.0})
+    moved = distorted(images, {"shift": 5.0})
     assert moved.min() == 0.0
     np.testing.assert_allclose(moved[:, 6:22, 6:22], 1.0, rtol=1e-6)
 
 
-def test_a_view_turns_and_moves() -> None:
+def test_a_transform_turns_and_moves() -> None:
     images = blob(row=3, column=14, n=2)
     moved = centres(
         np.asarray(apply_transform(Transform(down=-2, across=0.5), tf.constant(images)))
@@ -95,9 +95,9 @@ def test_a_view_turns_and_moves() -> None:
 
 def test_what_is_random_follows_from_the_key() -> None:
     limits = {"rotation": 10.0, "shift": 2.0, "elastic": 2.0}
-    first = distort(blob(n=8), limits)
-    np.testing.assert_array_equal(first, distort(blob(n=8), limits))
+    first = distorted(blob(n=8), limits)
+    np.testing.assert_array_equal(first, distorted(blob(n=8), limits))
     for other in ((2, 2, 0), (1, 3, 0)):
         key = tuple(np.uint32(part) for part in other)
-        assert not np.array_equal(first, distort(blob(n=8), limits, key))
+        assert not np.array_equal(first, distorted(blob(n=8), limits, key))
     assert len(np.unique(first, axis=0)) == 8

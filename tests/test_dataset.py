@@ -59,7 +59,7 @@ def test_a_damaged_file_is_named_and_refused(damage: str, tiny: Dataset, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"x_train": np.zeros((80, 27, 28), np.uint8)}, "x_train: expected"),
         ({"x_test": np.zeros((20, 28, 28), np.float32)}, "x_test: expected"),
@@ -68,17 +68,17 @@ def test_a_damaged_file_is_named_and_refused(damage: str, tiny: Dataset, tmp_pat
     ],
 )
 def test_what_is_not_labelled_digits_is_refused(
-    change: dict[str, np.ndarray], said: str, tiny: Dataset
+    change: dict[str, np.ndarray], message: str, tiny: Dataset
 ) -> None:
-    with pytest.raises(DigitsError, match=said):
+    with pytest.raises(DigitsError, match=message):
         dataset.check(replace(tiny, **change), "here")
 
 
 def test_held_out_images_are_stratified_seeded_and_disjoint() -> None:
     y = np.random.default_rng(0).integers(0, 10, 6000).astype(np.uint8)
-    kept, held_out = dataset.hold_out(y, 1000, seed=1)
+    train, held_out = dataset.hold_out(y, 1000, seed=1)
     assert len(held_out) == 1000
-    assert sorted([*kept, *held_out]) == list(range(6000))
+    assert sorted([*train, *held_out]) == list(range(6000))
     shares = np.bincount(y[held_out]) - np.bincount(y) / 6
     assert np.abs(shares).max() <= 1
     np.testing.assert_array_equal(held_out, dataset.hold_out(y, 1000, seed=1)[1])
@@ -90,3 +90,51 @@ def test_holding_out_none_keeps_all_and_all_is_refused() -> None:
     assert [len(part) for part in dataset.hold_out(y, 0, seed=1)] == [5, 0]
     with pytest.raises(DigitsError, match=r"data\.validation: expected less than the 5"):
         dataset.hold_out(y, 5, seed=1)
+
+
+X, Y = np.zeros((3, 28, 28), np.uint8), np.array([1, 2, 3])
+
+
+def test_labelled_images_have_the_keys_of_mnist_or_x_and_y(tmp_path: Path, tiny: Dataset) -> None:
+    path = tmp_path / "some.npz"
+    np.savez(path, x=X, y=Y)
+    x, y = dataset.load_labelled(path)
+    assert x.shape == (3, 28, 28)
+    assert y.dtype == np.uint8
+    assert y.tolist() == [1, 2, 3]
+    assert not dataset.has_training_images(path)
+    dataset.save(tiny, path)
+    assert dataset.has_training_images(path)
+    assert (dataset.load_labelled(path)[1] == tiny.y_test).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"a": X}, "expected the keys x and y, or x_test and y_test; got a"),
+        ({"x": X / 255, "y": Y}, r"x: expected \(n, 28, 28\) uint8, got \(3, 28, 28\) float64"),
+        ({"x": X[:, :8, :8], "y": Y}, r"x: expected \(n, 28, 28\) uint8, got \(3, 8, 8\) uint8"),
+        ({"x": X[:0], "y": Y[:0]}, "x: expected"),
+        ({"x": X, "y": Y[:2]}, r"y: expected \(3,\) integers, got \(2,\)"),
+        ({"x": X, "y": Y / 2}, r"y: expected \(3,\) integers, got \(3,\) float64"),
+        ({"x": X, "y": Y + 7}, "y: expected labels from 0 to 9, got 8 to 10"),
+        ({"x": X, "y": Y - 2}, "y: expected labels from 0 to 9, got -1 to 1"),
+    ],
+)
+def test_images_that_are_not_labelled_28_by_28_are_refused(
+    tmp_path: Path, arrays: dict[str, object], reason: str
+) -> None:
+    path = tmp_path / "some.npz"
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    with pytest.raises(DigitsError, match=f"some.npz: {reason}"):
+        dataset.load_labelled(path)
+
+
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "some.npz"
+    with pytest.raises(DigitsError, match=r"some.npz: cannot be read"):
+        dataset.load_labelled(path)
+    path.write_text("x, y")
+    assert not dataset.has_training_images(path)
+    with pytest.raises(DigitsError, match=r"some.npz: not a whole .npz file"):
+        dataset.load_labelled(path)

