@@ -1,6 +1,7 @@
 # `make`: the environment, then whatever of the pipeline is not up to date.
-# `make ensemble`: its members too, which takes several times as long.
+# `make ensemble`: five networks of v4 and the mean of their probabilities; several times as long.
 # `make study`: what is missing of the studies, with Ray; hours, if that is much.
+# `make report`: for maintainers: the committed tables and pages, with the times of this machine.
 # `make test`: every check and test.   `make test-faults`: those that kill, cut off and fill disks.
 # `make test-study`: those of Ray and of a team's server.
 # `make bench`: the speed.   `make study-cost`: what a study costs.
@@ -9,20 +10,20 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL = uv pip install --quiet --compile-bytecode --python .venv/bin/python
 
-.PHONY: all ensemble study test test-faults test-study bench study-cost at-work lock
+.PHONY: all ensemble study report test test-faults test-study bench study-cost at-work lock
 all: .venv/main.done
 	@test "$$(cat .venv/mlflow-env)" -ef .venv || digits mlflow-env . > .venv/mlflow-env || true
 	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC cannot read it empty, as a kill may leave it
 	dvc repro
-	@digits report metrics README.md
 
 ensemble: all
-	dvc repro ensemble/dvc.yaml
-	@digits report metrics README.md
+	digits study run studies/ensemble.yaml
 
 study: .venv/study.done
 	dvc repro studies/dvc.yaml
-	@digits report metrics README.md
+
+report: .venv/main.done
+	digits report metrics --timing data/timing --machine data/machine
 
 test: .venv/dev.done
 	ruff format --check .
@@ -39,15 +40,15 @@ test-study: .venv/dev.done .venv/study.done .venv/server.done
 # A quick look: make bench BENCH="--images 5000 --epochs 2 --repeats 1 --out /tmp/speed.json"
 bench: .venv/bench.done
 	python benchmarks/bench.py $(BENCH)
-	@digits report metrics README.md
+	@python benchmarks/render.py
 
 study-cost: .venv/study.done
 	python benchmarks/study_cost.py
-	@digits report metrics README.md
+	@python benchmarks/render.py
 
 at-work: .venv/dev.done
 	python benchmarks/champion_at_work.py
-	@digits report metrics README.md
+	@python benchmarks/render.py
 
 .venv/main.done: requirements/main.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info < (3, 14))' || \

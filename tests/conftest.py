@@ -29,11 +29,11 @@ from digits.tracking.machine import libraries, machine
 ROOT = Path(__file__).parent.parent
 # What git knows of the project and its stages need; not its results.
 SOURCES = (
-    *("src", "dvc.yaml", "ensemble/dvc.yaml", "MLproject", "python_env.yaml"),
+    *("src", "dvc.yaml", "MLproject", "python_env.yaml"),
     *(".gitignore", ".dvcignore", "data"),
 )
 
-TINY_MODELS = {
+TINY_MODELS: dict[str, Any] = {
     "v1": {
         "layers": ["Flatten", {"Dense": {"units": 10, "activation": "softmax"}}],
         "loss": "CategoricalCrossentropy",
@@ -56,10 +56,9 @@ TINY_MODELS = {
     },
 }
 
-TINY_PARAMS = {
+TINY_PARAMS: dict[str, Any] = {
     "seed": 1,
     "versions": list(TINY_MODELS),
-    "ensemble": {"version": "v1", "seeds": [2]},
     "tta": {"v1": [{"rotation": -5}, {"down": 0.5}]},
     "registry": {"name": "mnist-digits", "metric": "test_accuracy", "minimum_improvement": 0.0},
     "models": TINY_MODELS,
@@ -67,7 +66,7 @@ TINY_PARAMS = {
 
 
 def fake_images(y: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Noise, with a bright bar whose height tells the digit."""
+    """Noise, with a bright bar at a height that depends on the digit."""
     images = np.random.default_rng(seed).integers(0, 60, (len(y), 28, 28), dtype=np.uint8)
     for image, digit in zip(images, y, strict=True):
         image[2 * digit + 3 : 2 * digit + 5, 4:24] = 255

@@ -16,7 +16,6 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from digits.core import dataset, evaluation, models
-from digits.core.augmentation import apply_transform
 from digits.core.schema import Transform
 
 BIT_STABLE = (
@@ -76,7 +75,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def is_clean(folder: Path) -> bool:
-    status = run(folder, "dvc", "status", "dvc.yaml").stdout  # not of the ensemble, made or not
+    status = run(folder, "dvc", "status").stdout
     return status.strip() == "Data and pipelines are up to date."
 
 
@@ -116,19 +115,14 @@ def test_scores_have_train_and_test(project: Path) -> None:
     assert "test_without_tta" not in scores
 
 
-def test_a_version_with_views_is_scored_with_and_without(
-    project: Path, store: MlflowClient
-) -> None:
+def test_a_version_with_tta_is_scored_with_and_without(project: Path, store: MlflowClient) -> None:
     mnist = dataset.load(project / "data/mnist.npz")
     model = models.load(project / "data/models/v1.keras")
-    plain = models.predict(model, dataset.pixels(mnist.x_test))
-    looks = [
-        apply_transform(Transform(**view), mnist.x_test)
-        for view in ({"rotation": -5}, {"down": 0.5})
-    ]
-    mean = np.mean([models.predict(model, np.asarray(look)) for look in looks], axis=0)
-    kept = np.load(project / "data/predictions/v1/probabilities_test.npy")
-    np.testing.assert_array_equal(kept, mean)
+    plain = evaluation.predict_probabilities(model, mnist.x_test)
+    transforms = [Transform(rotation=-5), Transform(down=0.5)]
+    mean = evaluation.predict_probabilities(model, mnist.x_test, transforms)
+    written = np.load(project / "data/predictions/v1/probabilities_test.npy")
+    np.testing.assert_array_equal(written, mean)
     scores = json.loads((project / "metrics/scores/v1.json").read_text())
     for part, probabilities in (("test", mean), ("test_without_tta", plain)):
         assert scores[part] == evaluation.score(probabilities, mnist.y_test)
@@ -190,10 +184,10 @@ def test_a_logged_model_loads_and_scores_the_same(project: Path, store: MlflowCl
     (images,) = info.signature.inputs.inputs
     assert (images.type, images.shape) == (np.uint8, (-1, 28, 28))
     assert info.saved_input_example_info
-    x = dataset.pixels(dataset.load(project / "data/mnist.npz").x_test)
+    x = dataset.load(project / "data/mnist.npz").x_test
     probabilities = np.load(project / "data/predictions/v2/probabilities_test.npy")
     loaded = mlflow.keras.load_model(logged.model_uri)
-    np.testing.assert_array_equal(models.predict(loaded, x), probabilities)
+    np.testing.assert_array_equal(evaluation.predict_probabilities(loaded, x), probabilities)
 
 
 def test_editing_one_version_leaves_the_others(project: Path) -> None:
@@ -226,7 +220,7 @@ def test_mlflow_run_trains_one_version_and_touches_nothing_of_dvc(
     (found,) = [run for run in runs(store) if run.info.run_id not in before]
     assert (found.info.run_name, found.info.status) == ("v2", "FINISHED")
     params = found.data.params
-    assert params["version"] == "2", "as it was given"
+    assert params["version"] == "2", "as the user wrote it"
     assert (params["model"], params["training.epochs"], params["training.seed"]) == ("v2", "2", "1")
     assert params["optimizer.learning_rate"] == "0.02"
     assert found.data.metrics["test_errors"] >= 0
@@ -277,33 +271,3 @@ def test_a_deleted_database_is_a_warning(project: Path, tmp_path: Path) -> None:
             f"{version}: warning: MLflow has no run that made data/models/{version}" in done.stderr
         )
     assert is_clean(copy)
-
-
-def test_an_ensemble_is_the_mean_of_its_members_and_complete(project: Path) -> None:
-    """As for any version: scores, labels, figures and a run; and `dvc repro` leaves it alone."""
-    done = run(project, "dvc", "repro", "ensemble/dvc.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    each = [
-        np.load(project / f"data/{name}/probabilities_test.npy")
-        for name in ("predictions/v1", "ensemble/predictions/v1-2")
-    ]
-    predictions = project / "data/ensemble/predictions"
-    kept = np.load(predictions / "v1-ensemble/probabilities_test.npy")
-    np.testing.assert_array_equal(kept, np.mean(each, axis=0))
-    assert not np.array_equal(*each)
-    folder = project / "metrics/ensemble"
-    assert files_of(folder / "scores") == {"v1.json", "v1-2.json", "v1-ensemble.json"}
-    assert (folder / "scores/v1.json").read_text() == (
-        project / "metrics/scores/v1.json"
-    ).read_text()
-    scores = json.loads((folder / "scores/v1-ensemble.json").read_text())
-    assert scores["parameters"] == 2 * 7850
-    assert len(scores["misclassified"]) == scores["test"]["errors"]
-    assert "v1-ensemble-misclassified.png" in files_of(folder / "figures")
-    logged = {found.info.run_name: found for found in runs(open_store(project))}
-    assert logged["v1-2"].data.params["training.seed"] == "2"
-    found = logged["v1-ensemble"]
-    assert found.data.params["ensemble.members"] == "v1, v1-2"
-    assert found.data.metrics["test_errors"] == scores["test"]["errors"]
-    mlflow.set_tracking_uri(None)
-    assert run(project, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."

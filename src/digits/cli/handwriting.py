@@ -1,22 +1,25 @@
 """`digits predict` and `digits draw`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from digits import DigitsError
-from digits.cli.options import params_option, path_option, root, warn
+from digits import IMAGE_SIDE, DigitsError
+from digits.cli.options import connect, params_option, path_option, root, warn
 
 if TYPE_CHECKING:
-    from digits.handwriting.pictures import Picture
+    from digits.core.schema import Params
+    from digits.handwriting.predictions import Classify
+    from digits.tracking.pyfunc import ImageClassifier
 
-STDIN = Path("-")
+Result = TypeVar("Result")
 models_option = path_option("--models", "The folder of .keras files.", default="data/models")
 scores_option = path_option(
-    "--scores", "The folder of scores, which tell the best of them.", default="metrics/scores"
+    "--scores", "The folder of scores, by which the best model is chosen.", default="metrics/scores"
 )
 
 
@@ -24,10 +27,10 @@ scores_option = path_option(
 @click.argument(
     "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option("--split", is_flag=True, help="Several digits in an image, from left to right.")
+@click.option("--split", is_flag=True, help="Read several digits in an image, left to right.")
 @click.option("--json", "style", flag_value="json", help="Print JSON.")
 @click.option("--csv", "style", flag_value="csv", help="Print CSV.")
-@click.option("--version", help="One of data/models, instead of the champion.")
+@click.option("--version", help="A version in the folder of models, instead of the champion.")
 @params_option
 @models_option
 @scores_option
@@ -40,119 +43,112 @@ def predict(
     models: Path,
     scores: Path,
 ) -> None:
-    """Read the digit in each IMAGE: a file, all of a folder, or - for standard input.
+    """Predict the digit in each IMAGE: a file, all of a folder, or - for standard input.
 
-    PNG, JPEG, WebP, TIFF and BMP; dark on light or light on dark. The champion of the registered
-    model answers or, if there is none or --models is given, the best model in that folder.
+    Reads PNG, JPEG, WebP, TIFF and BMP, dark on light or light on dark. Uses the champion of the
+    registered model or, if there is none or --models is given, the best model in that folder.
     """
     from digits.core import config
 
     parameters = config.load(params)
-    wanted = _version(version, parameters, models)
-    failures: list[str] = []
+    if version is not None:
+        version = _check_version(version, parameters, models)
 
-    from digits.handwriting import predictions
+    from digits.handwriting import pictures, segmentation
+    from digits.handwriting.predictions import as_csv, as_json, as_table, predict_digits
 
-    found = [(name, predictions.find(p, split)) for name, p in _pictures(images, failures)]
-    for name, digits in found:
-        if digits and digits[0].beside > 1:
-            warn(
-                f"{name}: {digits[0].beside} pieces of ink side by side read as one digit: --split?"
-            )
-    if found:
-        network, name = _network(wanted, parameters, models, scores)
-        click.echo(f"digits: {name}", err=True)
-        told = predictions.read(found, network.predict)
-        styles = {"json": predictions.as_json, "csv": predictions.as_csv, None: predictions.table}
-        click.echo(styles[style](told))
-    if failures:
+    errors: list[Exception] = []
+    crops_of_pictures = []
+    for path in images:
+        for file in _attempt(pictures.paths, path, errors) or []:
+            picture = _attempt(pictures.read, file, errors)
+            if picture is not None:
+                crops_of_pictures.append((str(file), segmentation.digits(picture, split)))
+    for name, crops in crops_of_pictures:
+        if crops and crops[0].digit_count > 1:
+            count = f"{crops[0].digit_count} pieces of ink side by side"
+            warn(f"{name}: {count} read as one digit: --split?")
+    if crops_of_pictures:
+        classify, source = _choose_classifier(version, parameters, models, scores)
+        click.echo(f"digits: {source}", err=True)
+        formats = {"json": as_json, "csv": as_csv, None: as_table}
+        click.echo(formats[style](predict_digits(crops_of_pictures, classify)))
+    if errors:
         sys.exit(1)
 
 
-def _pictures(images: tuple[Path, ...], failures: list[str]) -> Iterator[tuple[str, "Picture"]]:
-    """Each picture with its name; what cannot be read is said, and the others go on."""
-    from digits.handwriting import pictures
-
-    for given in images:
-        try:
-            paths = [given] if given == STDIN else list(pictures.paths(given))
-        except DigitsError as error:
-            failures.append(str(error))
-            warn(str(error))
-            continue
-        for path in paths:
-            try:
-                if path == STDIN:
-                    yield "-", pictures.decode(sys.stdin.buffer.read(), "standard input")
-                else:
-                    yield str(path), pictures.read(path)
-            except DigitsError as error:
-                failures.append(str(error))
-                warn(str(error))
+def _attempt(
+    function: Callable[[Path], Result], path: Path, errors: list[Exception]
+) -> Result | None:
+    """Call a function of a path; if it fails, print and append the error and return None."""
+    try:
+        return function(path)
+    except DigitsError as error:
+        warn(str(error))
+        errors.append(error)
+    except OSError as error:
+        warn(f"{path}: cannot be read: {error.strerror}")
+        errors.append(error)
+    return None
 
 
-def _version(asked: str | None, parameters: Any, models: Path) -> str | None:
-    """The name of the version asked for, seen to be there."""
-    if asked is None:
-        return None
-    name = f"v{asked}" if asked.isdigit() else asked
+def _check_version(version: str, parameters: "Params", models: Path) -> str:
+    """Return the full name of a version whose model exists."""
+    name = f"v{version}" if version.isdigit() else version
     parameters.model(name)
     if not (models / f"{name}.keras").exists():
         raise DigitsError(f"{models / name}.keras: no such file; `dvc repro train@{name}` makes it")
     return name
 
 
-def _network(version: str | None, parameters: Any, models: Path, scores: Path) -> tuple[Any, str]:
-    """What answers, and its name: the version asked for, the champion, or the best there is."""
-    from click.core import ParameterSource
-
+def _choose_classifier(
+    version: str | None, parameters: "Params", models: Path, scores: Path
+) -> tuple["Classify", str]:
+    """Return a version's classifier, else the champion, else the best model; and its name."""
     from digits.tracking import local_store
 
-    given = (
-        click.get_current_context().get_parameter_source("models") == ParameterSource.COMMANDLINE
-    )
-    kept = (
-        local_store.address(root()) != local_store.own_address(root())
-        or (root() / local_store.DATABASE).exists()
-    )
-    if version is None and kept and not given:
+    models_source = click.get_current_context().get_parameter_source("models")
+    has_registry = not local_store.is_own(root()) or (root() / local_store.DATABASE).exists()
+    if version is None and models_source != ParameterSource.COMMANDLINE and has_registry:
         from digits.tracking import registry
-        from digits.tracking.connection import connect
 
         connect()
         name = parameters.registry.name
         champion = registry.champion(name)
         if champion:
-            told = promotion.told(parameters.registry.metric)
-            return registry.load(name), f"{name}@champion: {told}"
-    best = version or _best(parameters, models, scores)
-
-    from digits.core import models as networks
-    from digits.tracking.pyfunc import Served
-
-    network = networks.load(models / f"{best}.keras")
-    return Served(network, parameters.tta.get(best, [])), f"{models / best}.keras"
+            description = champion.describe(parameters.registry.metric)
+            return registry.load(name).predict, f"{name}@champion: {description}"
+    version = version or _best_version(parameters, models, scores)
+    return _load_classifier(version, parameters, models).predict, f"{models / version}.keras"
 
 
-def _best(parameters: Any, models: Path, scores: Path) -> str:
-    """The version in a folder of models whose scores are best."""
-    from digits.core import files
-    from digits.tracking import promotion
-
-    found = [v for v in parameters.versions if (models / f"{v}.keras").exists()]
-    if not found:
+def _trained_versions(parameters: "Params", models: Path) -> list[str]:
+    """Return the versions that have a model, in the order of params.yaml."""
+    versions = [v for v in parameters.versions if (models / f"{v}.keras").exists()]
+    if not versions:
         raise DigitsError(f"{models}: no model there; `dvc repro` trains them")
-    known = [v for v in found if (scores / f"{v}.json").exists()]
-    entries = [
-        promotion.Entry(number, v, "", _metrics(files.read_json(scores / f"{v}.json")["test"]))
-        for number, v in enumerate(known)
-    ]
-    best, _ = promotion.select_champion(entries, None, parameters.registry)
-    return best.version if best else found[-1]
+    return versions
 
 
-def _metrics(scores: dict[str, Any]) -> dict[str, float]:
-    return {f"test_{name}": scores[name] for name in ("accuracy", "loss", "errors")}
+def _best_version(parameters: "Params", models: Path, scores: Path) -> str:
+    """Return the version with the best scores or, without any scores, the last one."""
+    from digits.core import evaluation, files
+    from digits.tracking.promotion import HIGHER_IS_BETTER
+
+    versions = _trained_versions(parameters, models)
+    paths = {v: scores / f"{v}.json" for v in versions if (scores / f"{v}.json").exists()}
+    metrics = {v: evaluation.final_metrics(files.read_json(path)) for v, path in paths.items()}
+    metric = parameters.registry.metric
+    sign = 1 if metric in HIGHER_IS_BETTER else -1
+    return max(metrics, key=lambda v: sign * metrics[v][metric], default=versions[-1])
+
+
+def _load_classifier(version: str, parameters: "Params", models: Path) -> "ImageClassifier":
+    from digits.core import models as networks
+    from digits.tracking.pyfunc import ImageClassifier
+
+    network = networks.load(models / f"{version}.keras")
+    return ImageClassifier(network, parameters.tta.get(version, []))
 
 
 @click.command()
@@ -165,35 +161,35 @@ def _metrics(scores: dict[str, Any]) -> dict[str, float]:
 @models_option
 @scores_option
 def draw(host: str, port: int, browser: bool, params: Path, models: Path, scores: Path) -> None:
-    """Open a page to draw a digit on, with the answers of all versions side by side."""
+    """Serve a page to draw a digit on, with the predictions of all versions side by side."""
     from digits.core import config, files
-    from digits.reports.metrics import percent
 
     parameters = config.load(params)
-    found = [v for v in parameters.versions if (models / f"{v}.keras").exists()]
-    if not found:
-        raise DigitsError(f"{models}: no model there; `dvc repro` trains them")
+    versions = _trained_versions(parameters, models)
     try:
-        from digits.handwriting import page, serving
+        from digits.handwriting import page
     except ModuleNotFoundError as error:
         raise DigitsError(
             f"{error.name} is not installed: `make .venv/demo.done` installs what the page needs"
         ) from None
-    listening = serving.listen(host, port)
+    listening = page.listen(host, port)
 
-    from digits.core import models as networks
-    from digits.tracking.pyfunc import Served
+    import numpy as np
 
-    answering = {}
-    for version in found:
-        served = Served(networks.load(models / f"{version}.keras"), parameters.tta.get(version, []))
-        known = scores / f"{version}.json"
-        accuracy = files.read_json(known)["test"]["accuracy"] if known.exists() else None
-        told = f"{percent(accuracy)} of the test images right" if accuracy else "not scored"
-        served.predict(serving.ANY)  # compiles it
-        answering[version] = (told, served.predict)
-    address = serving.address(listening)
-    click.echo(f"{address} shows {', '.join(found)}; Ctrl-C ends it")
+    from digits.reports.tables import percent
+
+    classifiers = {}
+    for version in versions:
+        classifier = _load_classifier(version, parameters, models)
+        # The first prediction compiles the network, for which no drawing shall wait.
+        classifier.predict(np.full((1, IMAGE_SIDE, IMAGE_SIDE), 255, np.uint8))
+        description = "not scored"
+        if (path := scores / f"{version}.json").exists():
+            accuracy = files.read_json(path)["test"]["accuracy"]
+            description = f"{percent(accuracy)} of the test images right"
+        classifiers[version] = (description, classifier.predict)
+    url = page.url(listening)
+    click.echo(f"{url} shows {', '.join(versions)}; Ctrl-C ends it")
     if browser:
-        click.launch(address)
-    serving.serve(page.application(answering), listening, 2 * page.LARGEST)
+        click.launch(url)
+    page.serve(page.application(classifiers), listening)

@@ -2,134 +2,146 @@
 
 import os
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from digits import DigitsError
-from digits.cli.options import DATA, REFERENCE, connect, params_option, path_option, root
+from digits.cli.options import DATA, REFERENCE, connect, params_option, path_option, root, warn
+from digits.cli.pipeline import load_reference
 
 if TYPE_CHECKING:
-    from digits.study.spec import Plan
+    from digits.core.dataset import Dataset
+    from digits.study.spec import StudySpec
 
 STUDIES = Path("metrics/studies")
+STATE = Path("data/studies")
 
 
 @click.group()
 def study() -> None:
-    """Many trainings as one: over seeds, or in search of better parameters."""
+    """Train many models as one study: over seeds, of candidates, or in search of parameters."""
 
 
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What every command on a study takes."""
-    for option in (
-        path_option("--out", "The folder of results.  [default: metrics/studies/NAME]", False),
-        path_option("--data", "The .npz file of MNIST.", default=DATA),
-        params_option,
-        click.argument("file", type=click.Path(path_type=Path)),
-    ):
-        command = option(command)
-    return command
+Command = Callable[..., Any]
 
 
-def places(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the trials run."""
-    for option in (
-        click.option(
-            "--workers", type=click.IntRange(1), help="Trials at once, if without --address."
-        ),
-        click.option("--address", help="Of a Ray cluster; without it, this machine does the work."),
-    ):
-        command = option(command)
-    return command
+def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds options to a command."""
+    return lambda command: reduce(lambda decorated, option: option(decorated), options, command)
 
 
-@study.command()
-@options
-@places
-def run(**given: Any) -> None:
-    """Train the trials of FILE that have no result yet."""
-    _conduct(**given)
-
-
-@study.command()
-@options
-@places
-def resume(**given: Any) -> None:
-    """Go on with the study of FILE, which must have been begun; nothing is trained twice."""
-    _conduct(**given, resumed=True)
-
-
-@study.command()
-@options
-@click.option(
-    "--reference",
-    type=click.Path(path_type=Path),
-    default=REFERENCE,
-    show_default=True,
-    help="What the 2018 report says.",
+study_options = with_options(
+    path_option("--out", "The folder of results.  [default: metrics/studies/NAME]", False),
+    path_option("--data", "The .npz file of MNIST.", default=DATA),
+    params_option,
+    click.argument("file", type=click.Path(path_type=Path)),
 )
+worker_options = with_options(
+    click.option("--workers", type=click.IntRange(1), help="Trials at once, if without --address."),
+    click.option("--address", help="Of a Ray cluster; without it, this machine does the work."),
+)
+
+
+@study.command()
+@study_options
+@worker_options
+def run(**options: Any) -> None:
+    """Train the trials of FILE that have no result yet."""
+    _run(**options)
+
+
+@study.command()
+@study_options
+@worker_options
+def resume(**options: Any) -> None:
+    """Continue the study of FILE, which must have been begun; no trial is trained twice."""
+    _run(**options, must_exist=True)
+
+
+@study.command()
+@study_options
+@path_option("--reference", "The results reported in 2018.", default=REFERENCE)
 def report(file: Path, params: Path, data: Path, out: Path | None, reference: Path) -> None:
-    """Print what the trials of FILE gave: over seeds the verdict, of a search the best."""
-    from digits.core import dataset, files
-    from digits.reports import study
-    from digits.reports.metrics import machines
-    from digits.study import search
-    from digits.study.results import Results
+    """Print the results of FILE: tables over seeds or of candidates, or the best of a search."""
+    from digits.core import config, dataset, files
+    from digits.reports.study_report import render
+    from digits.study import ensemble, results
 
-    planned, out = _load(file, params, out)
-    mnist = dataset.load(data)
-    found = Results(out, planned, mnist.digest()).in_order()
-    if not found:
+    spec, out = _load(file, params, out)
+    rows = results.Results(out / results.TABLE, spec, dataset.load(data).digest()).rows()
+    if not rows:
         raise DigitsError(f"{out}: no result of {file} there; `digits study run {file}`")
-    if planned.study.search:
-        click.echo(search.table(found, planned.study.search))
-        click.echo(f"\nThe best, as a block of {params}:\n")
-        click.echo(search.block(params, search.best(found, planned.study.search)))
-    else:
-        reported = files.read_json(reference)["versions"]
-        click.echo(study.table(found, reported, machines(out)))
+    reported = load_reference(reference, config.load(params)) if spec.study.seeds else {}
+    scores = files.read_json(out / ensemble.FILE) if ensemble.is_current(rows, out) else None
+    click.echo(render(spec, rows, reported, ensemble=scores))
 
 
-def _load(file: Path, params: Path, out: Path | None) -> tuple["Plan", Path]:
+def _load(file: Path, params: Path, out: Path | None) -> tuple["StudySpec", Path]:
     from digits.study import spec
 
-    planned = spec.load(file, params)
-    return planned, out or STUDIES / planned.name
+    loaded = spec.load(file, params)
+    return loaded, out or STUDIES / loaded.name
 
 
-def _conduct(
+def _run(
     file: Path,
     params: Path,
     data: Path,
     out: Path | None,
     address: str | None,
     workers: int | None,
-    resumed: bool = False,
+    must_exist: bool = False,
 ) -> None:
     from digits.core import dataset
     from digits.tracking import local_store, machine
 
-    planned, out = _load(file, params, out)
-    if resumed and not out.exists():
+    spec, out = _load(file, params, out)
+    if must_exist and not out.exists():
         raise DigitsError(f"{out}: nothing to resume; `digits study run {file}` begins it")
-    local_store.check(local_store.address(root()))
+    store = local_store.address(root())
+    local_store.check(store)
     mnist = dataset.load(data)
 
-    from digits.study.runner import conduct
+    from digits.study import ensemble
+    from digits.study.runner import run_study
+    from digits.study.trial import RunContext
 
     connect()
-    found = conduct(
-        planned,
-        mnist,
-        out,
-        root=root(),
-        address=local_store.address(root()),
-        tags={"stage": os.environ.get("DVC_STAGE") or "study", **machine.code()},
-        cluster=address,
-        workers=workers,
-        attach=True,
-        say=click.echo,
+    tags = {"stage": os.environ.get("DVC_STAGE") or "study", **machine.code()}
+    context = RunContext(store, root(), (STATE / spec.name).resolve(), tags)
+    rows = run_study(
+        spec, mnist, out, context, cluster=address, workers=workers, attach=True, log=click.echo
     )
-    click.echo(f"{planned.name}: {len(found)} trials in {out}")
+    if spec.study.ensemble and not ensemble.is_current(rows, out):
+        _score_ensemble(spec, rows, mnist, out)
+    click.echo(f"{spec.name}: {len(rows)} trials in {out}")
+
+
+def _score_ensemble(spec: "StudySpec", rows: Any, mnist: "Dataset", out: Path) -> None:
+    """Score the ensemble; its scores and figures of its errors go to OUT and to the study's run."""
+    from digits.core import evaluation, files
+    from digits.reports import figures
+    from digits.study.ensemble import score_ensemble
+    from digits.tracking.nested_runs import find_parent
+    from digits.tracking.run import start_run
+
+    (version,) = spec.study.seeds or {}
+    params = spec.params(spec.trials()[0])
+    tta, classes = params.tta.get(version, ()), params.data.classes
+    parent = find_parent(spec.name, even_finished=True)
+    with start_run(spec.name, resume=parent, root=root(), log=warn) as run:
+        scores, probabilities = score_ensemble(rows, mnist, tta, out, STATE / spec.name)
+        run.metrics(evaluation.final_metrics(scores))
+        name, matrix = f"{version}-ensemble", scores["test"]["confusion_matrix"]
+        test = (mnist.x_test, mnist.y_test, probabilities)
+        for file, figure in (
+            ("confusion.png", figures.confusion(name, matrix, "test", classes)),
+            ("misclassified.png", figures.misclassified(name, *test, classes)),
+        ):
+            png = figures.png(figure)
+            run.image(png, file)
+            files.write_bytes(out / file, png)
+    click.echo(f"{name}: {scores['test']['errors']} test errors")

@@ -1,0 +1,91 @@
+"""A training that an MLflow run records."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from digits.core.dataset import Dataset
+from digits.core.keras_backend import keras
+from digits.core.schema import Params
+from digits.core.training import EpochTimer, TrainingResult, train_model
+from digits.tracking import machine
+from digits.tracking.run import DATA_DIGEST, Run
+
+
+class MlflowCallback(EpochTimer):
+    """Logs each epoch's metrics, seconds and images per second to a run; the first step is 1."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        speed = self.params["images"] / self.epoch_seconds
+        times = {"epoch_seconds": self.epoch_seconds, "images_per_second": speed}
+        self._run.metrics({**logs, **times}, step=epoch + 1)
+
+
+def train_tracked(
+    version: str,
+    params: Params,
+    dataset: Dataset,
+    seed: int,
+    run: Run,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    log_model: bool = True,
+) -> TrainingResult:
+    """Train one version as `train_model` does, and log all about it to a run.
+
+    The run gets the parameters, the library versions, the images, each epoch's metrics, the
+    network's size and times and, with `log_model`, the network with its TTA.
+    """
+    digest = dataset.digest()
+    libraries = {f"library.{name}": number for name, number in machine.libraries().items()}
+    names = flatten(version, params, seed)
+    run.parameters({"model": version, **names, DATA_DIGEST: digest, **libraries})
+    run.datasets(dataset, params.data.name, params.data.origins, digest)
+    result = train_model(
+        version, params, dataset, seed=seed, callbacks=[*callbacks, MlflowCallback(run)]
+    )
+    if log_model:
+        run.model(result.network, params.tta.get(version, ()))
+    seconds = {name: result.timing[name] for name in ("training_seconds", "seconds_per_epoch")}
+    run.metrics({"parameters": result.network.count_params(), **seconds})
+    return result
+
+
+def flatten(version: str, params: Params, seed: int) -> dict[str, object]:
+    """Return all parameters of a version by name, with its layers on one line as `architecture`.
+
+    No name is that of a parameter in MLproject. `mlflow run` logs those as the user gives them, and
+    a parameter cannot be logged twice.
+    """
+    model, tta = params.model(version), params.tta.get(version, ())
+    layers = [f"{layer.name}({_in_words(layer.arguments)})" for layer in model.layers]
+    flat: dict[str, object] = {
+        "training.seed": seed,
+        "training.epochs": model.epochs,
+        "training.batch_size": model.batch_size,
+        "data.validation": params.data.validation,
+        "architecture": " > ".join(layers).replace("()", ""),
+        **{
+            f"tta.{index}": _in_words(transform.model_dump()) for index, transform in enumerate(tta)
+        },
+    }
+    for name, choice in {
+        "optimizer": model.optimizer,
+        "loss_function": model.loss,
+        **{f"layers.{index}": layer for index, layer in enumerate(model.layers)},
+        **{f"callbacks.{index}": callback for index, callback in enumerate(model.callbacks)},
+    }.items():
+        flat |= {name: choice.name, **_prefixed(name, choice.arguments)}
+    for name, block in (("schedule", model.schedule), ("augmentation", model.augmentation)):
+        flat |= _prefixed(name, block.model_dump()) if block else {}
+    return flat
+
+
+def _prefixed(prefix: str, arguments: Mapping[str, object]) -> dict[str, object]:
+    return {f"{prefix}.{name}": value for name, value in arguments.items()}
+
+
+def _in_words(arguments: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in arguments.items())
