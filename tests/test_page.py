@@ -1,6 +1,7 @@
-"""The page to draw on, without a browser."""
+"""The page to draw on answers requests; without a browser."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,26 +9,27 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from digits import DigitsError
 from digits.handwriting import page
-from digits.handwriting.predictions import Answers, Predict
+from digits.handwriting.predictions import Classify
 
-ASKED: list[NDArray[np.uint8]] = []
+CLASSIFIED: list[NDArray[np.uint8]] = []
 
 
-def always(digit: int) -> Predict:
-    def predict(images: NDArray[np.uint8]) -> Answers:
-        ASKED.append(images)
+def always(digit: int) -> Classify:
+    def classify(images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        CLASSIFIED.append(images)
         probabilities = np.full((len(images), 10), 0.02, np.float32)
         probabilities[:, digit] = 0.82
         return {"label": probabilities.argmax(axis=1), "probabilities": probabilities}
 
-    return predict
+    return classify
 
 
 @pytest.fixture
 def client() -> FlaskClient:
-    networks = {"v1": ("97.88 % right", always(3)), "v4": ("99.71 % right", always(8))}
-    return page.application(networks).test_client()
+    classifiers = {"v1": ("97.88 % right", always(3)), "v4": ("99.71 % right", always(8))}
+    return page.application(classifiers).test_client()
 
 
 def drawing(ink: bool = True) -> bytes:
@@ -39,11 +41,15 @@ def drawing(ink: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("name", ["", "draw.css", "draw.js"])
-def test_the_page_has_its_parts(client: FlaskClient, name: str) -> None:
-    answered = client.get(f"/{name}")
-    assert answered.status_code == 200
-    assert "frame-ancestors 'none'" in answered.headers["Content-Security-Policy"]
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [("", "text/html"), ("draw.css", "text/css"), ("draw.js", "text/javascript")],
+)
+def test_the_page_is_served_in_three_files(client: FlaskClient, name: str, media_type: str) -> None:
+    response = client.get(f"/{name}")
+    assert response.status_code == 200
+    assert response.mimetype == media_type
+    assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize("name", ["page.py", "..%2fpage.py", "%2e%2e/page.py", "none.js"])
@@ -58,43 +64,50 @@ def test_it_states_the_models_and_their_accuracy(client: FlaskClient) -> None:
     ]
 
 
-def test_every_model_answers_about_the_same_image(client: FlaskClient) -> None:
-    ASKED.clear()
-    told = client.post("/read", data=drawing()).json
-    assert told is not None
-    assert told["found"]
-    assert {version: p.index(max(p)) for version, p in told["answers"].items()} == {
-        "v1": 3,
-        "v4": 8,
-    }
-    one, other = ASKED
-    assert (one == other).all()
-    assert one[0].tolist() == told["image"]
-    assert np.count_nonzero(one[0].any(axis=1)) == 20
+def test_every_model_predicts_from_the_same_image(client: FlaskClient) -> None:
+    CLASSIFIED.clear()
+    result = client.post("/read", data=drawing()).json
+    assert result is not None
+    assert result["found"]
+    best = {version: p.index(max(p)) for version, p in result["answers"].items()}
+    assert best == {"v1": 3, "v4": 8}
+    first, second = CLASSIFIED
+    assert (first == second).all()
+    assert first[0].tolist() == result["image"]
+    assert np.count_nonzero(first[0].any(axis=1)) == 20
 
 
 def test_an_empty_drawing_is_no_digit(client: FlaskClient) -> None:
-    told = client.post("/read", data=drawing(ink=False)).json
-    assert told == {"found": False, "image": [], "answers": {}}
+    result = client.post("/read", data=drawing(ink=False)).json
+    assert result == {"found": False, "image": [], "answers": {}}
 
 
 @pytest.mark.parametrize("body", [b"", b"three", drawing()[:90]])
-def test_what_is_no_picture_is_refused(client: FlaskClient, body: bytes) -> None:
-    answered = client.post("/read", data=body)
-    assert answered.status_code == 400
-    assert answered.json is not None
-    assert answered.json["error"].startswith("the drawing: ")
+def test_a_body_that_is_no_picture_is_refused(client: FlaskClient, body: bytes) -> None:
+    response = client.post("/read", data=body)
+    assert response.status_code == 400
+    assert response.json is not None
+    assert response.json["error"].startswith("the drawing: ")
 
 
 def test_a_drawing_that_would_fill_the_memory_is_refused(client: FlaskClient) -> None:
     buffer = io.BytesIO()
     Image.new("1", (8000, 8000)).save(buffer, "PNG")
-    answered = client.post("/read", data=buffer.getvalue())
-    assert answered.status_code == 400
-    assert answered.json == {"error": "the drawing: too large; expected at most 1 megapixels"}
+    response = client.post("/read", data=buffer.getvalue())
+    assert response.status_code == 400
+    assert response.json == {"error": "the drawing: too large; expected at most 1 megapixels"}
 
 
 def test_a_request_that_is_too_large_is_refused(client: FlaskClient) -> None:
-    answered = client.post("/read", data=bytes(page.LARGEST + 1))
-    assert answered.status_code == 413
-    assert answered.json == {"error": "expected at most 2,000,000 bytes"}
+    response = client.post("/read", data=bytes(page.MAX_REQUEST + 1))
+    assert response.status_code == 413
+    assert response.json == {"error": "expected at most 2,000,000 bytes"}
+
+
+def test_a_port_in_use_is_an_error_in_one_line() -> None:
+    with page.listen("127.0.0.1", 0) as listening:
+        url = page.url(listening)
+        port = listening.getsockname()[1]
+        assert url == f"http://127.0.0.1:{port}/"
+        with pytest.raises(DigitsError, match=f"127.0.0.1:{port}: cannot listen there: Address al"):
+            page.listen("127.0.0.1", port)

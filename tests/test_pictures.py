@@ -1,4 +1,4 @@
-"""Pictures from files of every common kind."""
+"""Pictures are read from files of every common format."""
 
 import io
 import struct
@@ -15,15 +15,15 @@ from digits.handwriting import pictures
 
 
 def drawn(mode: str = "RGB", size: tuple[int, int] = (120, 80)) -> Image.Image:
-    """A dark bar at the left on white paper."""
+    """A dark bar at the left on white."""
     image = Image.new("L", size, 255)
     ImageDraw.Draw(image).rectangle((10, 10, 25, size[1] - 10), fill=0)
     return image.convert(mode)
 
 
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
@@ -38,9 +38,9 @@ def looks_drawn(picture: NDArray[np.float32]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("kind", "mode"),
+    ("file_format", "mode"),
     [
-        *((kind, "RGB") for kind in pictures.FORMATS),
+        *((file_format, "RGB") for file_format in pictures.FORMATS),
         *(("PNG", mode) for mode in ("1", "L", "LA", "P", "RGBA", "I;16")),
         *(("TIFF", mode) for mode in ("1", "L", "LAB", "CMYK", "YCbCr", "I;16", "I", "F")),
         *(("JPEG", mode) for mode in ("L", "CMYK")),
@@ -48,32 +48,32 @@ def looks_drawn(picture: NDArray[np.float32]) -> bool:
         *(("BMP", mode) for mode in ("1", "L", "P")),
     ],
 )
-def test_every_kind_of_file_shows_the_same_picture(kind: str, mode: str) -> None:
+def test_every_format_and_mode_gives_the_same_picture(file_format: str, mode: str) -> None:
     image = drawn("L" if mode in ("I;16", "LAB") else mode)
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
     if mode == "LAB":
         image = Image.merge("LAB", (image, *(Image.new("L", image.size, 128),) * 2))
-    assert looks_drawn(pictures.decode(encoded(image, kind), "it"))
+    assert looks_drawn(pictures.decode(encoded(image, file_format), "it"))
 
 
-def test_a_picture_is_turned_as_its_exif_says() -> None:
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_picture_is_rotated_as_its_exif_data_say(file_format: str) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
-    turned = drawn().transpose(Image.Transpose.ROTATE_90)
-    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
-        content = encoded(turned, kind, exif=exif)
-        assert looks_drawn(pictures.decode(content, kind)), kind
+    exif[0x0112] = 6  # Orientation: to be rotated a quarter clockwise.
+    rotated = drawn().transpose(Image.Transpose.ROTATE_90)
+    content = encoded(rotated, file_format, exif=exif)
+    assert looks_drawn(pictures.decode(content, "it"))
 
 
-@pytest.mark.parametrize(("ink", "ground"), [(0, 1.0), (255, 0.0)])
-def test_what_is_transparent_gets_the_ground_that_its_ink_is_meant_for(
-    ink: int, ground: float
+@pytest.mark.parametrize(("ink", "background"), [(0, 1.0), (255, 0.0)])
+def test_behind_dark_ink_transparent_becomes_white_and_behind_light_ink_black(
+    ink: int, background: float
 ) -> None:
     image = Image.new("RGBA", (60, 60), (128, 128, 128, 0))
     ImageDraw.Draw(image).rectangle((20, 10, 30, 50), fill=(ink, ink, ink, 255))
     picture = pictures.decode(encoded(image, "PNG"), "it")
-    assert picture[0, 0].tolist() == [ground] * 3
+    assert picture[0, 0].tolist() == [background] * 3
     assert picture[30, 25].tolist() == [ink / 255] * 3
 
 
@@ -105,7 +105,7 @@ def test_16_bits_of_gray_keep_their_faint_ink() -> None:
     ],
     ids=["empty", "text", "half a PNG", "half a JPEG", "a GIF"],
 )
-def test_what_is_no_picture_is_told_in_one_line(content: bytes, reason: str) -> None:
+def test_a_file_that_is_no_picture_is_refused_in_one_line(content: bytes, reason: str) -> None:
     with pytest.raises(DigitsError) as refused:
         pictures.decode(content, "it")
     assert str(refused.value).startswith(reason)
@@ -127,7 +127,8 @@ def test_a_folder_stands_for_the_pictures_in_it(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "notes.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in pictures.paths(tmp_path)] == ["a.jpg", "b.PNG"]
-    assert list(pictures.paths(tmp_path / "b.PNG")) == [tmp_path / "b.PNG"]
+    assert pictures.paths(tmp_path / "b.PNG") == [tmp_path / "b.PNG"]
+    assert pictures.paths(tmp_path / "none.png") == [tmp_path / "none.png"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DigitsError, match="empty: no picture in this folder"):
-        list(pictures.paths(tmp_path / "empty"))
+        pictures.paths(tmp_path / "empty")

@@ -1,50 +1,122 @@
-"""The champion at work: registered, asked by `digits predict`, served by MLflow."""
+"""The champion at work: registered, used by `digits predict`, served by MLflow."""
 
 import csv
 import io
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import chdir, closing
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import mlflow.cli
 import numpy as np
 import pytest
 import requests
-from conftest import digits, environment, free_port, make_project, run
+import yaml
+from click.testing import CliRunner, Result
+from conftest import ROOT, TINY_PARAMS, environment, free_port
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from PIL import Image
 
-from digits.core import dataset, models, prediction
+from digits.cli import main
+from digits.core import dataset, models
+from digits.core.dataset import Dataset
+from digits.core.evaluation import predict_probabilities
 from digits.core.schema import Transform
-from digits.tracking.pyfunc import Served
+from digits.handwriting import predictions
+from digits.handwriting.segmentation import DigitCrop
+from digits.tracking.pyfunc import ImageClassifier
 
-VIEWS = [Transform(rotation=-5), Transform(down=0.5)]  # of v1 in TINY_PARAMS
+TTA = {"v1": [Transform(rotation=-5), Transform(down=0.5)]}  # as in TINY_PARAMS
+CHAMPION = "models:/mnist-digits@champion"
+# `set_tracking_uri` of MLflow sets the first; a run of DVC around the tests, the second.
+UNSET = dict.fromkeys(("MLFLOW_TRACKING_URI", "DVC_ROOT"))
+
+
+def digits(
+    folder: Path, *arguments: str, stdin: bytes | None = None, experiment: str | None = None
+) -> Result:
+    """Run a `digits` command in a folder, in this process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with chdir(folder):
+            runner = CliRunner(env={**UNSET, "DVC_EXP_NAME": experiment})
+            return runner.invoke(main, arguments, stdin, catch_exceptions=False)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def train(project: Path, version: str, experiment: str | None = None) -> None:
+    options = {
+        "data": "data/mnist.npz",
+        "reference": str(ROOT / "metrics/report-2018.json"),
+        "model": f"data/models/{version}.keras",
+        "history": f"metrics/history/{version}.csv",
+        "timing": f"data/timing/{version}.json",
+        "machine": f"data/machine/{version}.json",
+    }
+    arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+    result = digits(project, "train", version, *arguments, experiment=experiment)
+    assert result.exit_code == 0, result.output
+
+
+def evaluate(project: Path, experiment: str | None = None) -> None:
+    arguments = ["--data", "data/mnist.npz", "--models", "data/models"]
+    result = digits(
+        project, "evaluate", *arguments, "--scores", "metrics/scores", experiment=experiment
+    )
+    assert result.exit_code == 0, result.output
+
+
+def register(project: Path, *options: str, models: str = "data/models") -> Result:
+    result = digits(project, "register", "--models", models, *options)
+    assert result.exit_code == 0, result.output
+    return result
 
 
 @pytest.fixture(scope="module")
 def project(
-    tmp_path_factory: pytest.TempPathFactory, idx_folder: Path, checksums: dict[str, str]
-) -> Path:
-    """A project after `dvc repro`, with some pictures."""
-    folder = make_project(tmp_path_factory.mktemp("work") / "project", idx_folder, checksums)
-    done = run(folder, "dvc", "repro")
-    assert done.returncode == 0, done.stdout + done.stderr
+    tmp_path_factory: pytest.TempPathFactory, tiny: Dataset, checksums: dict[str, str]
+) -> Iterator[Path]:
+    """A project whose v1 and v2 are trained, evaluated and registered; with some pictures."""
+    folder = tmp_path_factory.mktemp("work") / "project"
     pictures = folder / "pictures"
-    pictures.mkdir()
+    pictures.mkdir(parents=True)
+    data: dict[str, Any] = {
+        "validation": 0,
+        "dataset": None,
+        "classes": None,
+        "mirrors": [],
+        "sha256": checksums,
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS | {"data": data}))
+    dataset.save(tiny, folder / "data/mnist.npz")
     bar(20).save(pictures / "one.png")
     bar(60).save(pictures / "two.jpg", quality=95)
     Image.new("L", (90, 90), 200).save(pictures / "empty.png")
     (folder / "three.txt").write_text("three")
     (folder / "half.png").write_bytes((pictures / "one.png").read_bytes()[:60])
-    return folder
+    for version in ("v1", "v2"):
+        train(folder, version)
+    evaluate(folder)
+    yield folder
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def copy(project: Path, tmp_path: Path) -> Path:
+    """A copy of the project's folder."""
+    return shutil.copytree(project, tmp_path / "copy")
 
 
 def bar(left: int) -> Image.Image:
@@ -54,89 +126,160 @@ def bar(left: int) -> Image.Image:
 
 
 @pytest.fixture
-def client(project: Path) -> Iterator[MlflowClient]:
-    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
-    yield MlflowClient()
-    mlflow.set_tracking_uri(None)
+def client(project: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{project}/mlflow.db")
 
 
-def mnist_of(project: Path) -> dataset.Dataset:
-    return dataset.load(project / "data/mnist.npz")
-
-
-def answers_of(project: Path, version: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def expected_probabilities(
+    project: Path, version: str, images: NDArray[np.uint8]
+) -> NDArray[np.float32]:
     network = models.load(project / f"data/models/{version}.keras")
-    return prediction.probabilities(network, images, VIEWS if version == "v1" else [])
+    return predict_probabilities(network, images, TTA.get(version, []))
+
+
+def scores_of(project: Path, version: str) -> Any:
+    return json.loads((project / f"metrics/scores/{version}.json").read_text())["test"]
+
+
+# Registered models
+
+
+def entries(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the tags of each registered version."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        rows = database.execute("SELECT version, key, value FROM model_version_tags").fetchall()
+    tags: dict[str, dict[str, str]] = {}
+    for number, key, value in rows:
+        tags.setdefault(str(number), {})[key] = value
+    return tags
 
 
 def test_the_evaluated_versions_are_registered_with_scores_data_and_run(
-    project: Path, client: MlflowClient
+    project: Path, client: MlflowClient, tiny: Dataset
 ) -> None:
-    entries = client.search_model_versions("name = 'mnist-digits'")
-    assert sorted(entry.tags["version"] for entry in entries) == ["v1", "v2"]
-    for entry in entries:
-        scores = json.loads((project / f"metrics/scores/{entry.tags['version']}.json").read_text())
+    registered = client.search_model_versions("name = 'mnist-digits'")
+    assert sorted(entry.tags["version"] for entry in registered) == ["v1", "v2"]
+    for entry in registered:
+        scores = scores_of(project, entry.tags["version"])
         for name in ("accuracy", "loss", "errors"):
-            assert float(entry.tags[f"test_{name}"]) == scores["test"][name]
-        assert entry.tags["data.sha256"] == mnist_of(project).digest()
-        trained = client.get_run(entry.run_id)
-        assert trained.data.tags["version"] == entry.tags["version"]
-        assert trained.data.tags["model_sha256"] == entry.tags["model_sha256"]
+            assert float(entry.tags[f"test_{name}"]) == scores[name]
+        assert entry.tags["data.sha256"] == tiny.digest()
+        run = client.get_run(entry.run_id)
+        assert run.data.tags["version"] == entry.tags["version"]
+        assert run.data.tags["model_sha256"] == entry.tags["model_sha256"]
 
 
 def test_the_champion_is_the_best_of_them(project: Path, client: MlflowClient) -> None:
     champion = client.get_model_version_by_alias("mnist-digits", "champion")
-    scores = {
-        version: json.loads((project / f"metrics/scores/{version}.json").read_text())["test"]
-        for version in ("v1", "v2")
-    }
-    assert champion.tags["version"] == max(scores, key=lambda v: scores[v]["accuracy"])
+    accuracies = {version: scores_of(project, version)["accuracy"] for version in ("v1", "v2")}
+    assert champion.tags["version"] == max(accuracies, key=lambda v: accuracies[v])
 
 
-def test_registering_again_changes_nothing(project: Path, client: MlflowClient) -> None:
-    before = client.search_model_versions("name = 'mnist-digits'")
+def test_registering_again_changes_nothing(project: Path) -> None:
+    before = entries(project)
     for _ in range(2):
-        done = digits(project, "register", "--models", "data/models")
-        assert done.returncode == 0, done.stderr
-        assert "stays: no other is better" in done.stdout
-    assert client.search_model_versions("name = 'mnist-digits'") == before
+        assert "stays: no other is better" in register(project).stdout
+    assert entries(project) == before
 
 
-def test_it_loads_as_keras_and_as_pyfunc_with_the_answers_of_the_models_in_process(
-    project: Path, client: MlflowClient
-) -> None:
-    entry = client.get_model_version_by_alias("mnist-digits", "champion")
-    version, images = entry.tags["version"], mnist_of(project).x_test
-    network = mlflow.keras.load_model("models:/mnist-digits@champion")
-    expected = models.load(project / f"data/models/{version}.keras")
-    for one, other in zip(network.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    told = mlflow.pyfunc.load_model("models:/mnist-digits@champion").predict(images)
-    probabilities = answers_of(project, version, images)
-    np.testing.assert_allclose(told["probabilities"], probabilities, atol=1e-6)
-    assert told["label"].tolist() == probabilities.argmax(axis=1).tolist()
+def test_scores_stay_with_the_tta_that_they_were_made_with(copy: Path) -> None:
+    before, params = entries(copy), (copy / "params.yaml").read_text()
+    (copy / "params.yaml").write_text(params.replace("rotation: -5", "rotation: -60"))
+    unscored = register(copy)
+    assert "v1: not registered: its run has no scores with these tta" in unscored.stderr
+    evaluate(copy)
+    after = entries(copy)
+    assert {number: after[number] for number in before} == before
+    (new,) = (tags for number, tags in after.items() if number not in before)
+    assert (new["version"], float(new["test_loss"])) == ("v1", scores_of(copy, "v1")["loss"])
+    (copy / "params.yaml").write_text(params)
+    register(copy)
+    assert entries(copy) == after
+
+
+def test_an_experiment_is_not_registered_until_it_is_applied(copy: Path) -> None:
+    before, params = entries(copy), (copy / "params.yaml").read_text()
+    (copy / "params.yaml").write_text(params.replace("epochs: 2", "epochs: 1"))
+    train(copy, "v2", experiment="quick")
+    evaluate(copy, experiment="quick")
+    assert entries(copy) == before
+    register(copy)
+    assert len(entries(copy)) == len(before) + 1
+
+
+def test_a_worse_champion_needs_force(copy: Path) -> None:
+    client = MlflowClient(f"sqlite:///{copy}/mlflow.db")
+
+    def champion() -> Any:
+        return client.get_model_version_by_alias("mnist-digits", "champion")
+
+    before = champion()
+    (worse,) = {"v1", "v2"} - {before.tags["version"]}
+    (copy / "worse").mkdir()
+    shutil.copy(copy / f"data/models/{worse}.keras", copy / "worse")
+    assert "stays" in register(copy, models="worse").stdout
+    assert champion() == before
+    assert "by --force" in register(copy, "--force", models="worse").stdout
+    assert champion().tags["version"] == worse
+
+
+# Predictions of a model
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("count", [0, 1, 3, 20])
-def test_any_number_of_images_is_answered(project: Path, version: str, count: int) -> None:
-    images = mnist_of(project).x_test[:count]
+def test_any_number_of_images_is_classified(
+    project: Path, tiny: Dataset, version: str, count: int
+) -> None:
+    images = tiny.x_test[:count]
     network = models.load(project / f"data/models/{version}.keras")
-    told = Served(network, VIEWS if version == "v1" else []).predict(images)
-    assert told["label"].shape == (count,)
-    assert told["probabilities"].shape == (count, 10)
+    result = ImageClassifier(network, TTA.get(version, [])).predict(images)
+    assert result["label"].shape == (count,)
+    assert result["probabilities"].shape == (count, 10)
     if count:
-        expected = answers_of(project, version, images)
-        np.testing.assert_allclose(told["probabilities"], expected, atol=1e-6)
+        expected = expected_probabilities(project, version, images)
+        np.testing.assert_allclose(result["probabilities"], expected, atol=1e-6)
+
+
+def test_the_champion_loads_as_keras_and_as_pyfunc_and_predicts_as_in_process(
+    project: Path, client: MlflowClient, tiny: Dataset
+) -> None:
+    version = client.get_model_version_by_alias("mnist-digits", "champion").tags["version"]
+    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
+    loaded = mlflow.keras.load_model(CHAMPION)
+    trained = models.load(project / f"data/models/{version}.keras")
+    for one, other in zip(loaded.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    result = mlflow.pyfunc.load_model(CHAMPION).predict(tiny.x_test)
+    probabilities = expected_probabilities(project, version, tiny.x_test)
+    np.testing.assert_allclose(result["probabilities"], probabilities, atol=1e-6)
+    assert result["label"].tolist() == probabilities.argmax(axis=1).tolist()
+
+
+def test_mlflow_predicts_from_a_file(
+    project: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
+    request, response = project / "request.json", project / "response.json"
+    request.write_text(json.dumps({"inputs": tiny.x_test[:3].tolist()}))
+    command = ["models", "predict", "--model-uri", CHAMPION, "--env-manager", "local"]
+    command += ["--input-path", str(request), "--output-path", str(response)]
+    result = CliRunner().invoke(mlflow.cli.cli, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(response.read_text())["predictions"]["label"]) == 3
+
+
+# `mlflow models serve`
 
 
 @pytest.fixture(scope="module")
 def served(project: Path) -> Iterator[str]:
-    """The address of `mlflow models serve`."""
+    """Serve the champion; the server's address."""
     port = free_port()
-    command = ["-m", "mlflow", "models", "serve", "-m", "models:/mnist-digits@champion"]
+    command = ["-m", "mlflow", "models", "serve", "--model-uri", CHAMPION]
     command += ["--env-manager", "local", "--port", str(port)]
-    with (project / "serve.log").open("wb") as log:
+    log_path = project / "serve.log"
+    with log_path.open("wb") as log:
         started = subprocess.Popen(
             [sys.executable, *command],
             cwd=project,
@@ -146,33 +289,34 @@ def served(project: Path) -> Iterator[str]:
             start_new_session=True,
         )
     address = f"http://127.0.0.1:{port}"
-    for _ in range(240):
-        try:
-            requests.get(f"{address}/ping", timeout=1)
-            break
-        except requests.RequestException:
-            assert started.poll() is None, (project / "serve.log").read_text()
-            time.sleep(0.5)
-    yield address
-    os.killpg(started.pid, signal.SIGTERM)
-    started.wait()
+    try:
+        for _ in range(240):
+            try:
+                requests.get(f"{address}/ping", timeout=1)
+                break
+            except requests.RequestException:
+                assert started.poll() is None, log_path.read_text()
+                time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(started.pid, signal.SIGTERM)
+        started.wait()
 
 
-def ask(address: str, body: object) -> requests.Response:
+def post(address: str, body: object) -> requests.Response:
     return requests.post(f"{address}/invocations", json=body, timeout=60)
 
 
-def test_the_served_model_answers_as_in_process(
-    project: Path, served: str, client: MlflowClient
+def test_the_served_champion_predicts_as_in_process(
+    project: Path, served: str, client: MlflowClient, tiny: Dataset
 ) -> None:
     version = client.get_model_version_by_alias("mnist-digits", "champion").tags["version"]
-    images = mnist_of(project).x_test
-    answered = ask(served, {"inputs": images.tolist()})
-    assert answered.status_code == 200, answered.text
-    told = answered.json()["predictions"]
-    expected = answers_of(project, version, images)
-    np.testing.assert_allclose(told["probabilities"], expected, atol=1e-6)
-    assert told["label"] == expected.argmax(axis=1).tolist()
+    response = post(served, {"inputs": tiny.x_test.tolist()})
+    assert response.status_code == 200, response.text
+    result = response.json()["predictions"]
+    expected = expected_probabilities(project, version, tiny.x_test)
+    np.testing.assert_allclose(result["probabilities"], expected, atol=1e-6)
+    assert result["label"] == expected.argmax(axis=1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -188,216 +332,169 @@ def test_the_served_model_answers_as_in_process(
         ("three", ""),
     ],
 )
-def test_what_is_not_images_is_refused_with_a_reason(
+def test_a_request_without_images_is_refused_with_a_reason(
     served: str, body: object, reason: str
 ) -> None:
-    answered = ask(served, body)
-    assert answered.status_code == 400, answered.text
-    assert reason in answered.json()["message"]
+    response = post(served, body)
+    assert response.status_code == 400, response.text
+    assert reason in response.json()["message"]
 
 
-def test_mlflow_predicts_from_a_file_too(project: Path) -> None:
-    images = mnist_of(project).x_test[:3]
-    (project / "asked.json").write_text(json.dumps({"inputs": images.tolist()}))
-    done = run(
-        project,
-        *("mlflow", "models", "predict", "-m", "models:/mnist-digits@champion"),
-        *("--env-manager", "local", "-i", "asked.json", "-o", "answered.json"),
-        MLFLOW_TRACKING_URI="sqlite:///mlflow.db",
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads((project / "answered.json").read_text())["predictions"]
-    assert len(told["label"]) == 3
+# `digits predict`
 
 
-def test_pictures_are_read_and_told_as_a_table(project: Path) -> None:
-    done = digits(project, "predict", "pictures")
-    assert done.returncode == 0, done.stderr
-    head, empty, one, two = done.stdout.splitlines()
-    assert head.split() == ["digit", *map(str, range(10)), "%"]
+@pytest.fixture
+def three_predictions() -> list[predictions.Prediction]:
+    """The predictions for a picture of two digits and one without any."""
+    image = np.zeros((28, 28), np.uint8)
+    crops = [DigitCrop(image, (0.1, 0.2, 0.33335, 1.0)), DigitCrop(image, (0.5, 0.0, 0.75, 1.0))]
+
+    def classify(images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        assert images.shape == (2, 28, 28)
+        probabilities = np.zeros((2, 10))
+        probabilities[0, 3], probabilities[0, 8], probabilities[1, 5] = 0.75, 0.2500004, 1
+        return {"label": probabilities.argmax(axis=1), "probabilities": probabilities}
+
+    return predictions.predict_digits([("two.png", crops), ("none.png", [])], classify)
+
+
+def test_predictions_as_a_table(three_predictions: list[predictions.Prediction]) -> None:
+    assert predictions.as_table(three_predictions).splitlines() == [
+        "          digit      0     1     2     3     4     5     6     7     8     9  %",
+        "two.png       3    0.0   0.0   0.0  75.0   0.0   0.0   0.0   0.0  25.0   0.0",
+        "two.png       5    0.0   0.0   0.0   0.0   0.0 100.0   0.0   0.0   0.0   0.0",
+        "none.png  no digit found",
+    ]
+
+
+def test_predictions_as_csv(three_predictions: list[predictions.Prediction]) -> None:
+    assert predictions.as_csv(three_predictions).splitlines() == [
+        "image,number,label,left,top,right,bottom,p0,p1,p2,p3,p4,p5,p6,p7,p8,p9",
+        "two.png,1,3,0.1,0.2,0.3334,1.0,0.0,0.0,0.0,0.75,0.0,0.0,0.0,0.0,0.25,0.0",
+        "two.png,2,5,0.5,0.0,0.75,1.0,0.0,0.0,0.0,0.0,0.0,1.0,0.0,0.0,0.0,0.0",
+        "none.png,0,,,,,,,,,,,,,,,",
+    ]
+
+
+def test_predictions_as_json(three_predictions: list[predictions.Prediction]) -> None:
+    first, second, third = json.loads(predictions.as_json(three_predictions))
+    assert first == {
+        "image": "two.png",
+        "number": 1,
+        "label": 3,
+        "probabilities": [0, 0, 0, 0.75, 0, 0, 0, 0, 0.25, 0],
+        "box": [0.1, 0.2, 0.3334, 1.0],
+    }
+    assert (second["number"], second["label"]) == (2, 5)
+    assert (third["number"], third["label"], third["box"]) == (0, None, [])
+
+
+def test_the_champion_reads_the_pictures_of_a_folder(project: Path) -> None:
+    result = digits(project, "predict", "pictures")
+    assert result.exit_code == 0, result.stderr
+    _, empty, one, two = result.stdout.splitlines()
     assert empty.split(maxsplit=1) == ["pictures/empty.png", "no digit found"]
     for line, name in ((one, "one.png"), (two, "two.jpg")):
-        path, label, *shares = line.split()
+        path, label, *percents = line.split()
         assert path == f"pictures/{name}"
-        assert len(shares) == 10
-        assert sum(map(float, shares)) == pytest.approx(100, abs=1)
-        assert int(label) == max(range(10), key=lambda digit: float(shares[digit]))
-    assert done.stderr.startswith("digits: mnist-digits@champion: v")
+        assert sum(map(float, percents)) == pytest.approx(100, abs=1)
+        assert int(label) == max(range(10), key=lambda digit: float(percents[digit]))
+    assert result.stderr.startswith("digits: mnist-digits@champion: v")
 
 
-def test_as_json_and_as_csv_from_standard_input(project: Path) -> None:
+def test_json_and_csv_of_a_picture_from_standard_input_agree(project: Path) -> None:
     content = (project / "pictures/one.png").read_bytes()
-    told = {
-        style: subprocess.run(
-            [sys.executable, "-m", "digits", "predict", "-", f"--{style}", "--version", "2"],
-            cwd=project,
-            env=environment(PYTHONPATH="src"),
-            input=content,
-            capture_output=True,
-            check=True,
-        ).stdout.decode()
-        for style in ("json", "csv")
-    }
-    (answer,) = json.loads(told["json"])
-    assert answer["image"] == "-"
-    assert len(answer["box"]) == 4
-    (row,) = csv.DictReader(io.StringIO(told["csv"]))
-    assert int(row["label"]) == answer["label"]
-    assert [float(row[side]) for side in ("left", "top", "right", "bottom")] == answer["box"]
-    assert [float(row[f"p{d}"]) for d in range(10)] == answer["probabilities"]
+    outputs = {}
+    for style in ("json", "csv"):
+        result = digits(project, "predict", "-", f"--{style}", "--version", "2", stdin=content)
+        assert result.stderr == "digits: data/models/v2.keras\n"
+        outputs[style] = result.stdout
+    (prediction,) = json.loads(outputs["json"])
+    assert prediction["image"] == "-"
+    assert len(prediction["box"]) == 4
+    (row,) = csv.DictReader(io.StringIO(outputs["csv"]))
+    assert int(row["label"]) == prediction["label"]
+    assert [float(row[side]) for side in ("left", "top", "right", "bottom")] == prediction["box"]
+    assert [float(row[f"p{d}"]) for d in range(10)] == prediction["probabilities"]
 
 
-def test_several_digits_in_a_picture(project: Path) -> None:
+def test_several_digits_in_a_picture_need_split(project: Path) -> None:
     both = Image.new("L", (300, 100), 255)
     both.paste(bar(20), (0, 0))
     both.paste(bar(60), (150, 0))
     both.save(project / "both.png")
     whole = digits(project, "predict", "--version", "1", "both.png")
     assert "both.png: 2 pieces of ink side by side read as one digit: --split?" in whole.stderr
-    done = digits(project, "predict", "--split", "--json", "--version", "1", "both.png")
-    assert [answer["number"] for answer in json.loads(done.stdout)] == [1, 2]
-    assert "data/models/v1.keras" in done.stderr
+    result = digits(project, "predict", "--split", "--json", "--version", "1", "both.png")
+    assert [prediction["number"] for prediction in json.loads(result.stdout)] == [1, 2]
+    assert result.stderr == "digits: data/models/v1.keras\n"
 
 
-def test_what_is_no_picture_is_one_line_and_the_others_are_done(project: Path) -> None:
-    done = digits(
-        project,
-        *("predict", "--version", "1", "three.txt", "half.png", "none.png"),
-        *("pictures/one.png", "src"),
-    )
-    assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 2
-    *complaints, model = sorted(done.stderr.splitlines(), key=lambda line: "keras" in line)
-    assert [line.split(":")[1].strip() for line in complaints] == [
-        *("three.txt", "half.png", "none.png", "src")
-    ]
-    assert "Traceback" not in done.stderr
-    assert model == "digits: data/models/v1.keras"
-
-
-def test_only_pictures_that_cannot_be_read_need_no_network(project: Path) -> None:
-    done = digits(project, "predict", "three.txt")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-
-
-def test_a_version_that_is_not_there_is_told(project: Path) -> None:
-    done = digits(project, "predict", "--version", "9", "pictures")
-    assert done.returncode == 1
-    assert "version 'v9': expected one of v1, v2" in done.stderr
-
-
-def test_without_mlflow_the_best_model_answers(project: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    run(project, "cp", "-r", ".", str(copy))
-    for left in copy.glob("mlflow.db*"):
-        left.unlink()
-    done = digits(copy, "predict", "pictures/one.png")
-    assert done.returncode == 0, done.stderr
-    scores = {
-        path.stem: json.loads(path.read_text())["test"]["accuracy"]
-        for path in (copy / "metrics/scores").glob("*.json")
-    }
-    assert done.stderr == f"digits: data/models/{max(scores, key=lambda v: scores[v])}.keras\n"
-    assert not (copy / "mlflow.db").exists()
-
-
-def test_a_copy_of_the_folder_has_a_champion_of_its_own(project: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    run(project, "cp", "-r", ".", str(copy))
-    done = digits(copy, "predict", "pictures/one.png")
-    assert done.returncode == 0, done.stderr
-    assert "mnist-digits@champion" in done.stderr
-    with closing(sqlite3.connect(copy / "mlflow.db")) as database:
-        places = database.execute("SELECT storage_location FROM model_versions").fetchall()
-    assert all(Path(place).is_relative_to(copy) for (place,) in places)
-
-
-def entries(folder: Path) -> dict[str, dict[str, str]]:
-    """The tags of what is registered, by number."""
-    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        told: dict[str, dict[str, str]] = {}
-        for number, key, value in database.execute(
-            "SELECT version, key, value FROM model_version_tags"
-        ):
-            told.setdefault(str(number), {})[key] = value
-    return told
-
-
-def test_scores_stay_with_the_views_that_they_were_made_through(
-    project: Path, tmp_path: Path
+def test_unreadable_files_are_reported_in_one_line_each_and_the_rest_is_processed(
+    project: Path,
 ) -> None:
-    copy = tmp_path / "copy"
-    run(project, "cp", "-r", ".", str(copy))
-    before, params = entries(copy), (copy / "params.yaml").read_text()
-    (copy / "params.yaml").write_text(params.replace("rotation: -5", "rotation: -60"))
-    early = digits(copy, "register", "--models", "data/models")
-    assert "v1: not registered: its run has no scores with these tta" in early.stderr
-    assert run(copy, "dvc", "repro", "evaluate").returncode == 0
-    other = entries(copy)
-    assert {number: other[number] for number in before} == before
-    (new,) = (tags for number, tags in other.items() if number not in before)
-    scores = json.loads((copy / "metrics/scores/v1.json").read_text())["test"]
-    assert (new["version"], float(new["test_loss"])) == ("v1", scores["loss"])
-    (copy / "params.yaml").write_text(params)
-    assert run(copy, "dvc", "repro", "evaluate").returncode == 0  # from DVC's cache of runs
-    assert digits(copy, "register", "--models", "data/models").returncode == 0
-    assert entries(copy) == other
+    names = ("three.txt", "half.png", "none.png", "metrics")
+    result = digits(project, "predict", "--version", "1", *names, "pictures/one.png")
+    assert result.exit_code == 1
+    *complaints, model = result.stderr.splitlines()
+    assert [line.split(":")[1].strip() for line in complaints] == list(names)
+    assert model == "digits: data/models/v1.keras"
+    assert len(result.stdout.splitlines()) == 2
 
 
-def test_an_experiment_is_not_registered(project: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    run(project, "cp", "-r", ".", str(copy))
-    before = entries(copy)
-    tried = run(copy, "dvc", "exp", "run", "-S", "models.v2.epochs=1")
-    assert tried.returncode == 0, tried.stderr
-    assert entries(copy) == before
-    applied = digits(copy, "register", "--models", "data/models")
-    assert applied.returncode == 0, applied.stderr
-    assert len(entries(copy)) == len(before) + 1
+def test_if_no_picture_can_be_read_no_network_is_loaded(project: Path) -> None:
+    result = digits(project, "predict", "three.txt")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
 
 
-def test_a_worse_champion_needs_force(project: Path, client: MlflowClient) -> None:
-    champion = client.get_model_version_by_alias("mnist-digits", "champion")
-    other = next(
-        entry
-        for entry in client.search_model_versions("name = 'mnist-digits'")
-        if entry.version != champion.version
-    )
-    alone = project / "alone"
-    alone.mkdir()
-    name = f"{other.tags['version']}.keras"
-    (alone / name).write_bytes((project / "data/models" / name).read_bytes())
-    kept = digits(project, "register", "--models", "alone")
-    assert "stays" in kept.stdout, kept.stderr
-    assert client.get_model_version_by_alias("mnist-digits", "champion") == champion
-    forced = digits(project, "register", "--models", "alone", "--force")
-    assert "by --force" in forced.stdout
-    now = client.get_model_version_by_alias("mnist-digits", "champion")
-    assert now.version == other.version
-    digits(project, "register", "--models", "data/models", "--force")
+def test_a_version_that_does_not_exist_is_an_error(project: Path) -> None:
+    unknown = digits(project, "predict", "--version", "9", "pictures")
+    assert unknown.exit_code == 1
+    assert "version 'v9': expected one of v1, v2" in unknown.stderr
+    untrained = digits(project, "predict", "--version", "1", "--models", "pictures", "pictures")
+    assert untrained.exit_code == 1
+    assert "pictures/v1.keras: no such file; `dvc repro train@v1`" in untrained.stderr
 
 
-def test_labelled_images_of_any_origin_are_scored(project: Path) -> None:
-    mnist = mnist_of(project)
-    np.savez(project / "other.npz", x=mnist.x_train[:30], y=mnist.y_train[:30])
-    done = digits(project, "evaluate", "--data", "other.npz", "--models", "data/models")
-    assert done.returncode == 0, done.stderr
-    wrong = {
-        version: int(
-            (
-                answers_of(project, version, mnist.x_train[:30]).argmax(axis=1)
-                != mnist.y_train[:30]
-            ).sum()
-        )
-        for version in ("v1", "v2")
-    }
-    assert done.stdout.splitlines() == [
-        f"{version}: accuracy {1 - wrong[version] / 30:.2%} ({wrong[version]} errors in 30 images)"
-        for version in ("v1", "v2")
-    ]
+def test_without_mlflow_the_best_model_predicts(copy: Path) -> None:
+    for file in copy.glob("mlflow.db*"):
+        file.unlink()
+    result = digits(copy, "predict", "pictures/one.png")
+    accuracies = {version: scores_of(copy, version)["accuracy"] for version in ("v1", "v2")}
+    best = max(accuracies, key=lambda v: accuracies[v])
+    assert result.stderr == f"digits: data/models/{best}.keras\n"
+    assert not (copy / "mlflow.db").exists()
+    shutil.rmtree(copy / "metrics/scores")
+    unscored = digits(copy, "predict", "pictures/one.png")
+    assert unscored.stderr == "digits: data/models/v2.keras\n"
+
+
+def test_a_copy_of_the_folder_has_a_champion_of_its_own(copy: Path) -> None:
+    result = digits(copy, "predict", "pictures/one.png")
+    assert result.exit_code == 0, result.stderr
+    assert "mnist-digits@champion" in result.stderr
+    with closing(sqlite3.connect(copy / "mlflow.db")) as database:
+        locations = database.execute("SELECT storage_location FROM model_versions").fetchall()
+    assert all(Path(location).is_relative_to(copy) for (location,) in locations)
+
+
+# `digits evaluate` of other images
+
+
+def test_labelled_images_of_any_origin_are_scored(project: Path, tiny: Dataset) -> None:
+    images, labels = tiny.x_train[:30], tiny.y_train[:30]
+    np.savez(project / "other.npz", x=images, y=labels)
+    lines = []
+    for version in ("v1", "v2"):
+        wrong = (expected_probabilities(project, version, images).argmax(axis=1) != labels).sum()
+        accuracy = f"accuracy {1 - wrong / 30:.2%} ({wrong} errors in 30 images)"
+        lines.append(f"{version}: {accuracy}")
+    every = digits(project, "evaluate", "--data", "other.npz", "--models", "data/models")
+    assert every.exit_code == 0, every.stderr
+    assert every.stdout.splitlines() == lines
+    one = digits(project, "evaluate", "--data", "other.npz", "--models", "data/models/v2.keras")
+    assert one.stdout.splitlines() == lines[1:]
     none = digits(project, "evaluate", "--data", "none.npz", "--models", "data/models")
     assert none.stderr == "digits: none.npz: no such file\n"
-    one = digits(project, "evaluate", "--data", "other.npz", "--models", "data/models/v2.keras")
-    assert one.stdout.splitlines() == done.stdout.splitlines()[1:]

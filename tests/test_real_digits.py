@@ -1,4 +1,4 @@
-"""Networks trained on the real data, asked about pictures and by a real browser."""
+"""Networks trained on the real data predict from pictures, and from drawings in a browser."""
 
 import csv
 import io
@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import ROOT, digits, environment, run
+from conftest import ROOT, digits, environment
 from PIL import Image
 
 import generated
-from digits.core import dataset, models
+from digits.core import config, dataset, models
+from digits.core.evaluation import evaluate_model
+from digits.core.fetch import fetch_for
+from digits.core.training import train_model
 from digits.handwriting import segmentation
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-# Strokes by hand: places in percent of the paper, strokes parted by "/".
+# Strokes drawn by hand: points in percent of the canvas; "/" separates strokes.
 STROKES = {
     0: "50,20 35,30 30,50 35,70 50,80 65,70 70,50 65,30 50,20",
     1: "52,20 50,50 48,80",
@@ -40,62 +43,56 @@ STROKES = {
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose v1 and v2 have been trained for two epochs each."""
-    project = tmp_path_factory.mktemp("page")
-    for name in ("src", "metrics/report-2018.json", "dvc.yaml"):
-        source, target = ROOT / name, project / name
-        target.parent.mkdir(exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
-    params = (ROOT / "params.yaml").read_text().replace("epochs: 15", "epochs: 2")
-    (project / "params.yaml").write_text(params)
-    for made in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
-        assert run(project, *made).returncode == 0
-    for stages in (["fetch"], ["--single-item", "train@v1"], ["--single-item", "train@v2"]):
-        done = run(project, "dvc", "repro", *stages)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return project
+    folder = tmp_path_factory.mktemp("page")
+    shutil.copy(ROOT / "params.yaml", folder)
+    epochs: dict[tuple[str, ...], str] = {("models", v, "epochs"): "2" for v in ("v1", "v2")}
+    params = config.load(folder / "params.yaml", epochs)
+    mnist = fetch_for(params.data, print)
+    dataset.save(mnist, folder / "data/mnist.npz")
+    for version in ("v1", "v2"):
+        result = train_model(version, params, mnist, seed=params.seed)
+        models.save(result.network, folder / f"data/models/{version}.keras")
+    return folder
 
 
 @pytest.mark.network
 def test_generated_pictures_lose_little_against_plain_digits(project: Path) -> None:
     mnist = dataset.load(project / "data/mnist.npz")
-    chosen = np.random.default_rng(1).permutation(len(mnist.x_test))[:200]
+    indices = np.random.default_rng(1).permutation(len(mnist.x_test))[:200]
+    images, labels = mnist.x_test[indices], mnist.y_test[indices]
     random = np.random.default_rng(2)
-    pictures = [generated.picture(mnist.x_test[i], random) for i in chosen]
     folder = project / "generated"
     folder.mkdir()
-    for number, picture in enumerate(pictures):
-        kind = ("png", "jpg", "webp", "tiff", "bmp")[number % 5]
-        Image.fromarray(picture).save(folder / f"{number:03}.{kind}")
+    for number, image in enumerate(images):
+        suffix = ("png", "jpg", "webp", "tiff", "bmp")[number % 5]
+        picture = Image.fromarray(generated.picture(image, random))
+        picture.save(folder / f"{number:03}.{suffix}")
     done = digits(project, "predict", "--version", "2", "--csv", "generated")
     assert done.returncode == 0, done.stderr
-    read = [row["label"] for row in csv.DictReader(io.StringIO(done.stdout))]
-    labels = mnist.y_test[chosen]
-    right = sum(label == str(true) for label, true in zip(read, labels, strict=True))
+    predicted = [row["label"] for row in csv.DictReader(io.StringIO(done.stdout))]
+    right = sum(label == str(true) for label, true in zip(predicted, labels, strict=True))
     network = models.load(project / "data/models/v2.keras")
-    plain = models.predict(network, dataset.pixels(mnist.x_test[chosen])).argmax(axis=1)
-    assert right >= int((plain == labels).sum()) - 4
+    plain = evaluate_model([network], images, labels)
+    assert right >= len(labels) - plain.scores["errors"] - 4
 
 
 @pytest.mark.network
-def test_digits_on_a_page_are_found_one_by_one(project: Path) -> None:
+def test_digits_on_a_page_are_cropped_one_by_one(project: Path) -> None:
     mnist = dataset.load(project / "data/mnist.npz")
     random = np.random.default_rng(3)
-    chosen = random.permutation(len(mnist.x_train))[:200].reshape(50, 4)
-    parted = [
-        len(segmentation.digits(generated.page(mnist.x_train[i], random) / np.float32(255))) == 4
-        for i in chosen
-    ]
-    assert sum(parted) >= 48
+    rows = random.permutation(len(mnist.x_train))[:200].reshape(50, 4)
+    pages = [generated.page(mnist.x_train[row], random) / np.float32(255) for row in rows]
+    assert sum(len(segmentation.digits(page)) == 4 for page in pages) >= 48
 
 
 @pytest.fixture(scope="module")
 def address(project: Path) -> Iterator[str]:
-    """The page of the two networks."""
+    """Serve the page of the two networks; its address."""
     command = [sys.executable, "-m", "digits", "draw", "--port", "0", "--no-browser"]
     with subprocess.Popen(
         command,
         cwd=project,
-        env=environment(PYTHONPATH="src"),
+        env=environment(PYTHONPATH=str(ROOT / "src")),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -104,7 +101,7 @@ def address(project: Path) -> Iterator[str]:
         line = started.stdout.readline()
         assert line.startswith("http://127.0.0.1:"), line + started.stdout.read()
         yield line.split()[0]
-        started.send_signal(signal.SIGTERM)  # SIGINT is ignored where tests run in the background
+        started.send_signal(signal.SIGTERM)  # A background job ignores SIGINT.
         try:
             assert started.wait(20) == 0
         finally:
@@ -141,8 +138,8 @@ def draw(browser: "Chrome", digit: int, kind: str = "mouse") -> None:
     actions = ActionBuilder(browser, mouse=pointer, duration=20)
     width, height = canvas.rect["width"], canvas.rect["height"]
     for stroke in STROKES[digit].split(" / "):
-        for number, place in enumerate(stroke.split()):
-            x, y = (int(share) / 100 - 0.5 for share in place.split(","))
+        for number, point in enumerate(stroke.split()):
+            x, y = (int(percent) / 100 - 0.5 for percent in point.split(","))
             actions.pointer_action.move_to(canvas, int(x * width), int(y * height))
             if number == 0:
                 actions.pointer_action.pointer_down()
@@ -156,40 +153,43 @@ def press(browser: "Chrome", *keys: str) -> None:
     browser.find_element(By.ID, "canvas").send_keys(*keys)
 
 
-def answers(browser: "Chrome", said: str = ": ") -> dict[str, int]:
-    """What each network says, once the page says so."""
+def shown_labels(browser: "Chrome", summary: str = ": ") -> dict[str, int]:
+    """Return the digit that each network predicts, once the summary contains a text."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.wait import WebDriverWait
 
     def settled(opened: "Chrome") -> bool:
         return bool(opened.execute_script("return !asking && !changed")) and (
-            said in opened.find_element(By.ID, "said").text
+            summary in opened.find_element(By.ID, "summary").text
         )
 
     WebDriverWait(browser, 20).until(settled)
     networks = browser.find_elements(By.CLASS_NAME, "network")
-    labels = {
-        n.get_attribute("data-version"): n.find_element(By.CLASS_NAME, "label") for n in networks
+    texts = {
+        str(network.get_attribute("data-version")): network.find_element(
+            By.CLASS_NAME, "label"
+        ).text
+        for network in networks
     }
-    return {str(v): int(label.text) for v, label in labels.items() if label.text.isdigit()}
+    return {version: int(text) for version, text in texts.items() if text.isdigit()}
 
 
 def clear(browser: "Chrome") -> None:
     from selenium.webdriver.common.by import By
 
     browser.find_element(By.ID, "clear").click()
-    assert answers(browser, "Nothing drawn yet.") == {}
+    assert shown_labels(browser, "Nothing drawn yet.") == {}
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("kind", ["mouse", "touch"])
-def test_digits_that_are_drawn_are_read(browser: "Chrome", kind: str) -> None:
-    read = {}
+def test_drawn_digits_are_recognised(browser: "Chrome", kind: str) -> None:
+    predicted = {}
     for digit in STROKES:
         clear(browser)
         draw(browser, digit, kind)
-        read[digit] = answers(browser)["v2"]
-    assert sum(digit == said for digit, said in read.items()) >= 9, read
+        predicted[digit] = shown_labels(browser)["v2"]
+    assert sum(digit == label for digit, label in predicted.items()) >= 9, predicted
 
 
 @pytest.mark.browser
@@ -198,9 +198,9 @@ def test_it_can_be_drawn_on_by_keyboard(browser: "Chrome") -> None:
 
     clear(browser)
     press(browser, " ", *[Keys.ARROW_DOWN] * 20, " ")
-    assert answers(browser)["v2"] == 1
+    assert shown_labels(browser)["v2"] == 1
     press(browser, "u")
-    assert answers(browser, "Nothing drawn yet.") == {}
+    assert shown_labels(browser, "Nothing drawn yet.") == {}
 
 
 @pytest.mark.browser

@@ -137,10 +137,8 @@ class MaxPooling2D(Layer):
     padding: Padding = "valid"
 
 
-class AveragePooling2D(Layer):
-    pool_size: Size = 2
-    strides: Size = 2
-    padding: Padding = "valid"
+class AveragePooling2D(MaxPooling2D):
+    pass
 
 
 class GlobalAveragePooling2D(Layer):
@@ -179,11 +177,7 @@ class Adam(Optimizer):
     amsgrad: Flag = False
 
 
-class AdamW(Optimizer):
-    beta_1: Fraction = 0.9
-    beta_2: Fraction = 0.999
-    epsilon: PositiveNumber = 1e-7
-    amsgrad: Flag = False
+class AdamW(Adam):
     weight_decay: Fraction = 0.004
 
 
@@ -212,10 +206,9 @@ class CategoricalCrossentropy(Loss):
     label_smoothing: Fraction = 0.0
 
 
-class CategoricalFocalCrossentropy(Loss):
+class CategoricalFocalCrossentropy(CategoricalCrossentropy):
     alpha: Fraction = 0.25
     gamma: NonNegative = 2.0
-    label_smoothing: Fraction = 0.0
 
 
 class Callback(KerasClass):
@@ -260,6 +253,10 @@ class TensorBoard(Callback):
     histogram_freq: Count = 0
 
 
+def _subclasses(base: type[KerasClass]) -> list[type[KerasClass]]:
+    return [kind for child in base.__subclasses__() for kind in (child, *_subclasses(child))]
+
+
 def _any_of(base: type[KerasClass]) -> Any:
     """Return the union of the subclasses of a base, told apart by the name that is written."""
 
@@ -270,7 +267,7 @@ def _any_of(base: type[KerasClass]) -> Any:
             (value,) = value
         return value if isinstance(value, str) else None
 
-    kinds = base.__subclasses__()
+    kinds = _subclasses(base)
     example = f"one {base.__name__.lower()}, such as {kinds[0].__name__}: {{...}}"
     return Annotated[
         Union[tuple(Annotated[kind, Tag(kind.__name__)] for kind in kinds)],  # noqa: UP007

@@ -28,28 +28,19 @@ class EpochTimer(keras.callbacks.Callback):  # type: ignore[misc]
     """Measures each epoch's training pass, without validation and what other callbacks do then.
 
     Attributes:
-        epoch_seconds: wall time of the last pass.
+        seconds: wall time of each pass, the current one included.
     """
-
-    epoch_seconds = math.nan
-    _start = math.nan
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._start = time.perf_counter()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.epoch_seconds = time.perf_counter() - self._start
-
-
-class EpochTimes(EpochTimer):
-    """Keeps the seconds of all epochs, in order, in `seconds`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds: list[float] = []
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.seconds.append(self.epoch_seconds)
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._start = time.perf_counter()
+        self.seconds.append(0.0)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.seconds[-1] = time.perf_counter() - self._start
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):  # type: ignore[misc]
@@ -109,7 +100,7 @@ def train_model(
     train_indices, held_out = hold_out(dataset.y_train, params.data.validation, params.seed)
     network = models.build(model, seed, len(train_indices))
     x, y = dataset.x_train, dataset.y_train
-    times = EpochTimes()
+    timer = EpochTimer()
     own = [
         getattr(keras.callbacks, callback.name)(**callback.arguments)
         for callback in model.callbacks
@@ -125,12 +116,12 @@ def train_model(
         seed=seed,
         augmentation=model.augmentation,
         validation=(x[held_out], y[held_out]) if len(held_out) else None,
-        callbacks=[times, *callbacks, stop, *own],
+        callbacks=[timer, *callbacks, stop, *own],
     )
     timing = {
         "training_seconds": round(time.perf_counter() - start, 3),
-        "seconds_per_epoch": round(statistics.median(times.seconds), 4),
-        "images_per_second": round(len(train_indices) / statistics.median(times.seconds), 1),
+        "seconds_per_epoch": round(statistics.median(timer.seconds), 4),
+        "images_per_second": round(len(train_indices) / statistics.median(timer.seconds), 1),
     }
     return TrainingResult(network, history, timing)
 

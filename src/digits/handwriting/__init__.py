@@ -1,1 +1,1 @@
-"""Handwriting read: pictures, the ink in them, the digits that a network sees there."""
+"""Handwriting: pictures, the digits cropped from them, predictions, and a page to draw on."""

@@ -1,23 +1,21 @@
-"""The page to draw on: a small web application around `predict` functions."""
+"""The page to draw digits on: a small web application and its server."""
 
+import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import waitress
 from flask import Flask, Response, abort, jsonify, request
 
 from digits import DigitsError
-from digits.handwriting import pictures, predictions
-from digits.handwriting.predictions import Predict
+from digits.handwriting import pictures, segmentation
+from digits.handwriting.predictions import Classify, predict_digits
 
 STATIC = Path(__file__).with_name("static")
-PARTS = {
-    STATIC / "draw.html": "text/html",
-    STATIC / "draw.css": "text/css",
-    STATIC / "draw.js": "text/javascript",
-}
-LARGEST = 2_000_000  # bytes of a request; a drawing has some 10,000
-# Whatever the page shows comes from this server, and no other page may show it within itself.
+MEDIA_TYPES = {"draw.html": "text/html", "draw.css": "text/css", "draw.js": "text/javascript"}
+MAX_REQUEST = 2_000_000  # bytes; a drawing has some 10,000
+# The page loads nothing from other servers, and no other page may embed it.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -25,54 +23,85 @@ HEADERS = {
 }
 
 
-def application(networks: Mapping[str, tuple[str, Predict]]) -> Flask:
-    """The page, and what it asks: `GET /models`, and `POST /read` with a picture as its body.
+def application(classifiers: Mapping[str, tuple[str, Classify]]) -> Flask:
+    """Return the application: the page, `GET /models`, and `POST /read` with a PNG as its body.
 
     Args:
-        networks: by version, what is said of it and its `predict`.
+        classifiers: by version, a description and the `predict` of its classifier.
     """
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = LARGEST
+    app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST
 
     @app.get("/")
-    def page() -> Response:
-        return part("draw.html")
-
     @app.get("/<name>")
-    def part(name: str) -> Response:
-        path = STATIC / name
-        if path not in PARTS:
+    def asset(name: str = "draw.html") -> Response:
+        if name not in MEDIA_TYPES:
             abort(404)
-        return Response(path.read_bytes(), mimetype=PARTS[path])
+        return Response((STATIC / name).read_bytes(), mimetype=MEDIA_TYPES[name])
 
     @app.get("/models")
     def models() -> Response:
-        return jsonify([{"version": v, "about": about} for v, (about, _) in networks.items()])
+        return jsonify([{"version": v, "about": about} for v, (about, _) in classifiers.items()])
 
     @app.post("/read")
     def read() -> Response:
         drawing = pictures.decode(request.get_data(), "the drawing", ["PNG"], megapixels=1)
-        found = predictions.find(drawing, split=False)
-        told: dict[str, Any] = {"found": bool(found)}
-        told["image"] = found[0].image.tolist() if found else []
-        told["answers"] = {
-            version: predictions.read([("", found)], predict)[0].probabilities
-            for version, (_, predict) in networks.items()
-            if found
+        crops = segmentation.digits(drawing, split=False)
+        if not crops:
+            return jsonify({"found": False, "image": [], "answers": {}})
+        answers = {
+            version: predict_digits([("", crops)], classify)[0].probabilities
+            for version, (_, classify) in classifiers.items()
         }
-        return jsonify(told)
+        return jsonify({"found": True, "image": crops[0].image.tolist(), "answers": answers})
 
     @app.errorhandler(DigitsError)
-    def refused(error: DigitsError) -> tuple[Response, int]:
+    def bad_request(error: DigitsError) -> tuple[Response, int]:
         return jsonify({"error": str(error)}), 400
 
     @app.errorhandler(413)
     def too_large(error: object) -> tuple[Response, int]:
-        return jsonify({"error": f"expected at most {LARGEST:,} bytes"}), 413
+        return jsonify({"error": f"expected at most {MAX_REQUEST:,} bytes"}), 413
 
     @app.after_request
-    def headers(response: Response) -> Response:
+    def add_headers(response: Response) -> Response:
         response.headers.update(HEADERS)
         return response
 
     return app
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket, so that a wrong address fails before anything slow is done.
+
+    Raises:
+        DigitsError: the port is in use, or the host is not this machine.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        # Python appends the address to its own text, which the message has already.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise DigitsError(
+            f"{host}:{port}: cannot listen there: {reason}; another --host or --port?"
+        ) from error
+
+
+def url(listening: socket.socket) -> str:
+    """Return the address to open in a browser."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def serve(app: Flask, listening: socket.socket) -> None:
+    """Answer requests until interrupted."""
+    waitress.serve(
+        app,
+        sockets=[listening],
+        threads=4,
+        ident="digits",
+        # Waitress refuses a larger body without reading it; Flask reads and refuses the others.
+        max_request_body_size=2 * MAX_REQUEST,
+        _quiet=True,
+    )

@@ -1,8 +1,9 @@
-"""Pictures of handwriting, from any common image file to an array."""
+"""Read image files of the common formats into arrays."""
 
 import io
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,108 +13,95 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from digits import DigitsError
 
+STDIN = Path("-")
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"))
-MEGAPIXELS = 64  # of the largest picture that is read; cameras have 50
-WORKING_SIDE = 1000  # pixels; what is larger is reduced, for no digit needs more
+MEGAPIXELS = 64  # the largest picture accepted; cameras have 50
+WORKING_SIDE = 1000  # pixels; larger pictures are reduced, since no digit needs more
 
-# Of odd EXIF data, and of sizes, which are checked here.
+# Pillow warns of odd EXIF data and of large sizes; `decode` checks the size itself.
 warnings.filterwarnings("ignore", module="PIL")
 
 Picture = NDArray[np.floating[Any]]
 
 
-def paths(path: Path) -> Iterator[Path]:
-    """The path itself, or of a folder the pictures in it, in the order of their names.
+def paths(path: Path) -> list[Path]:
+    """Return the path itself or, for a folder, the pictures in it, sorted by name.
 
     Raises:
-        DigitsError: a folder without pictures.
+        DigitsError: the folder has no pictures.
+        OSError: it cannot be read.
     """
-    try:
-        inside = sorted(path.iterdir()) if path.is_dir() else None
-    except OSError as error:
-        raise DigitsError(f"{path}: cannot be read: {error.strerror}") from error
-    if inside is None:
-        yield path
-        return
-    found = [p for p in inside if p.suffix.lower() in SUFFIXES]
-    if not found:
+    if path == STDIN or not path.is_dir():
+        return [path]
+    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
+    if not files:
         raise DigitsError(f"{path}: no picture in this folder; expected {', '.join(FORMATS)} files")
-    yield from found
+    return files
 
 
 def read(path: Path) -> Picture:
-    """The picture in a file; see `decode`."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DigitsError(f"{path}: cannot be read: {error.strerror}") from error
-    return decode(content, str(path))
+    """Read a picture from a file or, for `-`, from standard input; see `decode`."""
+    if path == STDIN:
+        return decode(sys.stdin.buffer.read(), "standard input")
+    return decode(path.read_bytes(), str(path))
 
 
 def decode(
     content: bytes, name: str, formats: Sequence[str] = FORMATS, megapixels: int = MEGAPIXELS
 ) -> Picture:
-    """A picture as it is meant to be seen: turned as its EXIF says, transparent parts filled.
+    """Decode an image file, rotate it as its EXIF data say and fill its transparent parts.
+
+    Args:
+        content: of the file.
+        name: of the picture, in error messages.
+        formats, megapixels: the formats and the largest size accepted.
 
     Returns:
         (height, width, 3) float32 from 0 to 1, of at most WORKING_SIDE pixels a side.
 
     Raises:
-        DigitsError: not such a file, damaged, or too large; names it.
+        DigitsError: it is empty, of another format, damaged or too large.
     """
+    *others, last = formats
+    accepted = f"{', '.join(others)} or {last}" if others else last
     if not content:
-        raise DigitsError(f"{name}: empty; expected a {_listed(formats)} file")
+        raise DigitsError(f"{name}: empty; expected a {accepted} file")
     try:
         with Image.open(io.BytesIO(content), formats=list(formats)) as image:
-            width, height = image.size
-            if width * height > megapixels * 1_000_000:
+            if image.width * image.height > megapixels * 1_000_000:
                 raise Image.DecompressionBombError
-            image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is unpacked smaller
-            return _seen(_reduced(ImageOps.exif_transpose(image)))
+            image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # JPEG can be decoded at reduced size
+            return _to_array(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise DigitsError(f"{name}: not a picture; expected a {_listed(formats)} file") from None
+        raise DigitsError(f"{name}: not a picture; expected a {accepted} file") from None
     except Image.DecompressionBombError:
-        expected = f"expected at most {megapixels} megapixels"
-        raise DigitsError(f"{name}: too large; {expected}") from None
-    except Exception as error:  # a damaged file makes Pillow raise anything at all
+        raise DigitsError(f"{name}: too large; expected at most {megapixels} megapixels") from None
+    except Exception as error:  # Pillow may raise any exception on a damaged file.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DigitsError(f"{name}: damaged: {reason}") from error
 
 
-def _listed(formats: Sequence[str]) -> str:
-    return " or ".join([", ".join(formats[:-1]), formats[-1]][len(formats) == 1 :])
-
-
-def _reduced(image: Image.Image) -> Image.Image:
-    """The image reduced by a whole factor, each new pixel the mean of old ones."""
+def _to_array(image: Image.Image) -> Picture:
+    """Convert an image to (height, width, 3) from 0 to 1, reduced by averaging whole blocks."""
     factor = -(-max(image.size) // WORKING_SIDE)
     if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_unit(np.asarray(image)))
-    elif "transparency" in image.info:
-        image = image.convert("RGBA")
-    elif image.mode not in ("L", "LA", "RGBA"):  # "P" among them: numbers of colours have no mean
-        image = image.convert("RGB")
-    return image.reduce(factor) if factor > 1 else image
+        gray = np.asarray(Image.fromarray(_scale_to_unit(np.asarray(image))).reduce(factor))
+        return np.repeat(gray[..., np.newaxis], 3, axis=2)
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB").reduce(factor), dtype=np.float32) / 255
+    channels = np.asarray(image.convert("RGBA").reduce(factor), dtype=np.float32) / 255
+    colour, opacity = channels[..., :3], channels[..., 3:]
+    # The background becomes white behind dark ink and black behind light ink.
+    weight = float(opacity.sum())
+    mean = float((colour * opacity).sum()) / (3 * weight) if weight else 0.0
+    return colour * opacity + (1 - opacity) * np.float32(mean < 0.5)
 
 
-def _unit(values: NDArray[np.generic]) -> Picture:
-    """Gray values of more than 8 bits, from 0 to 1; those of floats by their range."""
+def _scale_to_unit(values: NDArray[np.generic]) -> Picture:
+    """Scale gray values to 0 … 1: integers by 8 or 16 bits, floats by their own range."""
     gray = values.astype(np.float32)
     if np.issubdtype(values.dtype, np.integer):
         return gray / np.float32(65535 if gray.max(initial=0) > 255 else 255)
     low, high = float(np.nanmin(gray)), float(np.nanmax(gray))
     return np.nan_to_num((gray - low) / (high - low)) if high > low else np.zeros_like(gray)
-
-
-def _seen(image: Image.Image) -> Picture:
-    if image.mode == "F":
-        return np.repeat(np.asarray(image)[..., np.newaxis], 3, axis=2)
-    if image.mode in ("LA", "RGBA"):
-        layers = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
-        colour, opacity = layers[..., :3], layers[..., 3:]
-        # Dark ink is meant for a white ground and light ink for a black one.
-        weight = float(opacity.sum())
-        mean = float((colour * opacity).sum()) / (3 * weight) if weight else 0.0
-        return colour * opacity + (1 - opacity) * np.float32(mean < 0.5)
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255

@@ -1,4 +1,4 @@
-"""What a network answers about the digits in pictures, and how it is told."""
+"""Predict the digits in pictures and format the predictions."""
 
 import csv
 import io
@@ -11,25 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits import CLASSES
-from digits.handwriting import segmentation
-from digits.handwriting.pictures import Picture
+from digits.handwriting.segmentation import DigitCrop
 
-NOTHING = "no digit found"
 SIDES = ("left", "top", "right", "bottom")
-Answers = Mapping[str, NDArray[Any]]  # as digits.served.Served gives them
-Predict = Callable[[NDArray[np.uint8]], Answers]
+# What `digits.tracking.pyfunc.ImageClassifier.predict` maps images to.
+Classify = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One digit read, or that there is none.
+class Prediction:
+    """The prediction for one digit, or that a picture has none.
 
     Attributes:
         image: name of the picture.
-        number: of the digit in it, from the left, from 1; 0 if there is none.
-        label: the digit; None if there is none.
-        probabilities: of the ten digits.
-        box: left, top, right and bottom of its ink as shares of the picture.
+        number: position of the digit, from the left, from 1; 0 if there is none.
+        label: the predicted digit; None if there is none.
+        probabilities: of the ten digits; empty if there is none.
+        box: left, top, right and bottom as shares of the picture; empty if there is none.
     """
 
     image: str
@@ -39,66 +37,61 @@ class Answer:
     box: Sequence[float]
 
 
-def find(picture: Picture, split: bool) -> list[segmentation.DigitCrop]:
-    """The digits in a picture: with `split` each piece of ink is one, else all of it is."""
-    if split:
-        return segmentation.digits(picture)
-    whole = segmentation.digit(picture)
-    return [whole] if whole else []
+def predict_digits(
+    crops_of_pictures: Sequence[tuple[str, Sequence[DigitCrop]]], classify: Classify
+) -> list[Prediction]:
+    """Classify the digits of all pictures in one call.
 
-
-def read(
-    found: Sequence[tuple[str, Sequence[segmentation.DigitCrop]]], predict: Predict
-) -> list[Answer]:
-    """What a network says of the digits found in pictures, which have names."""
-    images = [digit.image for _, digits in found for digit in digits]
-    told: Iterator[tuple[int, list[float]]] = iter(())
+    Args:
+        crops_of_pictures: each picture's name and the digits cropped from it.
+        classify: the `predict` of a classifier.
+    """
+    images = [crop.image for _, crops in crops_of_pictures for crop in crops]
+    rows: Iterator[tuple[int, list[float]]] = iter(())
     if images:
-        answers = predict(np.stack(images))
-        told = zip(answers["label"].tolist(), answers["probabilities"].tolist(), strict=True)
-    return [answer for name, digits in found for answer in _read(name, digits, told)]
+        outputs = classify(np.stack(images))
+        rows = zip(outputs["label"].tolist(), outputs["probabilities"].tolist(), strict=True)
+    predictions = []
+    for name, crops in crops_of_pictures:
+        if not crops:
+            predictions.append(Prediction(name, 0, None, [], []))
+        for number, crop in enumerate(crops, start=1):
+            label, probabilities = next(rows)
+            box = np.round(crop.box, 4).tolist()
+            rounded = [round(probability, 6) for probability in probabilities]
+            predictions.append(Prediction(name, number, label, rounded, box))
+    return predictions
 
 
-def _read(
-    name: str, digits: Sequence[segmentation.DigitCrop], told: Iterator[tuple[int, list[float]]]
-) -> Iterator[Answer]:
-    if not digits:
-        yield Answer(name, 0, None, [], [])
-    for number, digit in enumerate(digits, start=1):
-        label, probabilities = next(told)
-        box = [round(share, 4) for share in digit.box]
-        yield Answer(name, number, label, [round(p, 6) for p in probabilities], box)
+def as_table(predictions: Sequence[Prediction]) -> str:
+    """Format predictions as a table: the digit and the probability of each digit in percent."""
+    width = max((len(prediction.image) for prediction in predictions), default=0)
+    heads = " ".join(f"{digit:>5}" for digit in range(CLASSES))
+    lines = [f"{'':{width}}  digit  {heads}  %"]
+    for prediction in predictions:
+        if prediction.label is None:
+            text = "no digit found"
+        else:
+            percents = " ".join(f"{100 * p:5.1f}" for p in prediction.probabilities)
+            text = f"{prediction.label:>5}  {percents}"
+        lines.append(f"{prediction.image:{width}}  {text}")
+    return "\n".join(lines)
 
 
-def table(answers: Sequence[Answer]) -> str:
-    """For people: the digit and how probable each is, in percent."""
-    width = max((len(answer.image) for answer in answers), default=0)
-    head = f"{'':{width}}  digit  " + " ".join(f"{digit:>5}" for digit in range(CLASSES)) + "  %"
-    return "\n".join([head, *(_row(answer, width) for answer in answers)])
-
-
-def _row(answer: Answer, width: int) -> str:
-    if answer.label is None:
-        return f"{answer.image:{width}}  {NOTHING}"
-    shares = " ".join(f"{100 * p:5.1f}" for p in answer.probabilities)
-    return f"{answer.image:{width}}  {answer.label:>5}  {shares}"
-
-
-def as_json(answers: Iterable[Answer]) -> str:
-    """A list of objects with the fields of Answer, one a line."""
-    lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in answers]
+def as_json(predictions: Iterable[Prediction]) -> str:
+    """Format predictions as a list of JSON objects, one a line, with the fields of Prediction."""
+    lines = [json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions]
     return "[" + ",\n ".join(lines) + "]"
 
 
-def as_csv(answers: Iterable[Answer]) -> str:
-    """With a header line; label and place are empty where there is no digit."""
+def as_csv(predictions: Iterable[Prediction]) -> str:
+    """Format predictions as CSV with a header; without a digit, label and numbers are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    shares = (f"p{digit}" for digit in range(CLASSES))
-    writer.writerow(["image", "number", "label", *SIDES, *shares])
-    for answer in answers:
-        told: list[object] = [answer.label, *answer.box, *answer.probabilities]
-        if answer.label is None:
-            told = [""] * (1 + len(SIDES) + CLASSES)
-        writer.writerow([answer.image, answer.number, *told])
+    probabilities = [f"p{digit}" for digit in range(CLASSES)]
+    writer.writerow(["image", "number", "label", *SIDES, *probabilities])
+    empty = [""] * (len(SIDES) + CLASSES)
+    for prediction in predictions:
+        numbers = [*prediction.box, *prediction.probabilities] or empty
+        writer.writerow([prediction.image, prediction.number, prediction.label, *numbers])
     return text.getvalue().rstrip("\n")

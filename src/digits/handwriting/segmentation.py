@@ -1,11 +1,11 @@
-"""The ink in a picture, and each digit of it as MNIST has digits: plain arrays in and out.
+"""Crop the digits from a picture and normalise them as MNIST does: arrays in, arrays out.
 
-Source of the last steps: Y. LeCun, C. Cortes and C. Burges, "The MNIST database": scaled to a 20×20
-box with its aspect ratio, then centred by mass in 28×28.
+Source of the normalisation: Y. LeCun, C. Cortes and C. Burges, "The MNIST database": each digit
+was scaled to fit a 20×20 box, preserving its aspect ratio, and centred by mass in 28×28.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,186 +15,194 @@ from scipy import ndimage
 
 from digits import IMAGE_SIDE
 
-BOX = 20  # pixels; the longer side of a digit's ink
-LEAST_CONTRAST = 0.08  # of the whole range: fainter differences are paper
-LEAST_OVER_NOISE = 5.0  # standard deviations of the paper
-CLEAN = 10.0  # of the same: below it, the picture is smoothed
-GRAINS = 300  # by this part of its longer side
-SPECK = 0.05  # of the largest piece of ink: smaller ones are dust
-LEAST_SHARE = 1e-4  # of the picture: less ink is dust, too
-TOUCHES = 0.35  # of the narrower: pieces that lie over one another so much are of one digit
-SHORTEST = 0.35  # of the tallest digit: what is lower is a dot or a dash
+BOX = 20  # pixels; the longer side of a digit in MNIST
+MIN_CONTRAST = 0.08  # of the whole range; fainter differences are background
+MIN_SIGNAL_TO_NOISE = 5.0  # contrast in standard deviations of the background
+CLEAN_SIGNAL_TO_NOISE = 10.0  # below it, the picture is smoothed
+SMOOTHING = 1 / 300  # standard deviation of the smoothing, as a share of the longer side
+MIN_STROKE = 0.05  # area as a share of the largest stroke's; smaller ones are dust
+MIN_AREA = 1e-4  # of a stroke as a share of the picture's
+MIN_OVERLAP = 0.35  # of the narrower width, for two strokes to belong to one digit
+MIN_HEIGHT = 0.35  # of the tallest digit's; lower ones are dots or dashes
 
 Array = NDArray[np.floating[Any]]
-Box = tuple[int, int, int, int]
+Labels = NDArray[np.int32]
+Strokes = Mapping[int, tuple[slice, slice]]  # by label: the rows and columns of its bounding box
+ROWS, COLUMNS = 0, 1
 
 
 @dataclass(frozen=True)
 class DigitCrop:
-    """A digit in a picture.
+    """A digit cropped from a picture.
 
     Attributes:
-        image: (28, 28) uint8, ink 255 on paper 0, as MNIST has it.
-        box: left, top, right and bottom of its ink as shares of the picture.
-        beside: how many digits its ink would be for `digits`.
+        image: (28, 28) uint8, ink 255 on background 0, as in MNIST.
+        box: left, top, right and bottom of the digit as shares of the picture.
+        digit_count: how many digits splitting would make of its ink.
     """
 
     image: NDArray[np.uint8]
     box: tuple[float, float, float, float]
-    beside: int = 1
+    digit_count: int = 1
 
 
-def digits(picture: Array) -> list[DigitCrop]:
-    """The digits in a picture from left to right, each all ink above one another.
+def digits(picture: Array, split: bool = True) -> list[DigitCrop]:
+    """Return digits left to right; vertically overlapping strokes form one digit.
 
     Args:
         picture: (height, width, 3) float32 from 0 to 1, dark on light or light on dark.
+        split: False takes all ink as one digit.
     """
-    ink = amount(picture)
-    named, pieces = _pieces(ink)
-    return [_found(ink, named, group) for group in _groups(named, pieces)]
+    ink = ink_map(picture)
+    labels, strokes = _find_strokes(ink)
+    groups = _group_strokes(strokes)
+    if split or not groups:
+        return [_crop(ink, labels, group) for group in groups]
+    return [_crop(ink, labels, strokes, len(groups))]
 
 
-def digit(picture: Array) -> DigitCrop | None:
-    """All ink of a picture as one digit; None if there is none. Argument as in `digits`."""
-    ink = amount(picture)
-    named, pieces = _pieces(ink)
-    if not pieces:
-        return None
-    return replace(_found(ink, named, pieces), beside=len(list(_groups(named, pieces))))
+def ink_map(picture: Array) -> Array:
+    """Return how much ink each pixel has: (height, width) float32 from 0, background, to 1.
 
-
-def amount(picture: Array) -> Array:
-    """How much ink there is at each pixel: (height, width) from 0, paper, to 1.
-
-    Ink is what differs from the paper in one direction of colour; the paper may be of any colour,
-    unevenly lit and noisy.
+    Ink differs from the background in one direction of colour space. The background may have any
+    colour, uneven light and noise.
     """
-    nothing = np.zeros(picture.shape[:2], np.float32)
+    empty = np.zeros(picture.shape[:2], np.float32)
     if min(picture.shape[:2]) < 3:
-        return nothing
-    ink, full, noise = _against_paper(picture)
-    if full < CLEAN * noise:
-        grain = max(picture.shape[:2]) / GRAINS
-        ink, full, noise = _against_paper(ndimage.gaussian_filter(picture, (grain, grain, 0)))
-    if full < max(LEAST_CONTRAST, LEAST_OVER_NOISE * noise):
-        return nothing
-    least = min(2.5 * noise, full / 3)
-    share: Array = ((ink - least) / (full - least)).clip(0, 1).astype(np.float32)
-    return share
+        return empty
+    distance, contrast, noise = _distance_from_background(picture)
+    if contrast < CLEAN_SIGNAL_TO_NOISE * noise:
+        sigma = max(picture.shape[:2]) * SMOOTHING
+        smooth = ndimage.gaussian_filter(picture, (sigma, sigma, 0))
+        distance, contrast, noise = _distance_from_background(smooth)
+    if contrast < max(MIN_CONTRAST, MIN_SIGNAL_TO_NOISE * noise):
+        return empty
+    threshold = min(2.5 * noise, contrast / 3)
+    share: Array = (distance - threshold) / (contrast - threshold)
+    return share.clip(0, 1).astype(np.float32)
 
 
-def _against_paper(picture: Array) -> tuple[Array, float, float]:
-    """How far each pixel is from the paper towards the ink, how far ink is, and paper's noise."""
-    differs = picture - paper(picture)
-    size = (differs**2).sum(axis=2, keepdims=True)
-    direction = (differs * size).sum(axis=(0, 1))
-    ink = differs @ (direction / max(float(np.linalg.norm(direction)), 1e-12))
-    if float(np.ptp(ink)) < LEAST_CONTRAST:
-        return ink, 0.0, 0.0
-    limit = _otsu(ink)
-    on_paper = ink[ink <= limit]
-    noise = 1.4826 * float(np.median(np.abs(on_paper - np.median(on_paper))))
-    return ink, float(np.median(ink[ink > limit])), noise
+def _distance_from_background(picture: Array) -> tuple[Array, float, float]:
+    """Return each pixel's distance from the background towards the ink, the contrast and the noise.
+
+    Returns:
+        The (height, width) distances; the median distance of the ink, 0 if there is none; the
+        standard deviation of the background.
+    """
+    difference = picture - background(picture)
+    squared = (difference**2).sum(axis=2, keepdims=True)
+    direction = (difference * squared).sum(axis=(0, 1))
+    distance = difference @ (direction / max(float(np.linalg.norm(direction)), 1e-12))
+    if float(np.ptp(distance)) < MIN_CONTRAST:
+        return distance, 0.0, 0.0
+    threshold = _otsu_threshold(distance)
+    blank = distance[distance <= threshold]
+    # The factor makes the median absolute deviation a standard deviation, outliers disregarded.
+    noise = 1.4826 * float(np.median(np.abs(blank - np.median(blank))))
+    return distance, float(np.median(distance[distance > threshold])), noise
 
 
-def paper(picture: Array) -> Array:
-    """The colour that the paper would have at each pixel: a surface of second degree through it.
+def background(picture: Array) -> Array:
+    """Estimate the background's colour at each pixel by a quadratic surface: (height, width, 3).
 
-    It is fitted to what is near to it, first to what resembles the border.
+    The surface is fitted by least squares to the pixels near the previous estimate, of which the
+    first is the median colour of the border.
     """
     height, width = picture.shape[:2]
     step = max(1, max(height, width) // 64)
-    seen = picture[::step, ::step].reshape(-1, 3)
-    terms = _terms(height, width)
-    of_seen = terms[::step, ::step].reshape(-1, terms.shape[2])
-    edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    median = np.median(edge, axis=0)
-    away = np.linalg.norm(edge - median, axis=1)
-    near = max(0.1, 2 * float(np.median(away)))
-    expected = np.broadcast_to(median, seen.shape)
+    terms = _quadratic_terms(height, width)
+    sample = picture[::step, ::step].reshape(-1, 3)
+    sample_terms = terms[::step, ::step].reshape(-1, terms.shape[2])
+
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    colour = np.median(border, axis=0)
     surface = np.zeros((terms.shape[2], 3))
-    surface[0] = median
-    for degree in (1, 1, 2, 2, 2):
-        distance = np.linalg.norm(seen - expected, axis=1)
-        is_paper = distance <= near
-        used = 3 if degree == 1 else terms.shape[2]
-        if is_paper.sum() < 2 * used:
+    surface[0] = colour
+    estimate = np.broadcast_to(colour, sample.shape)
+    tolerance = max(0.1, 2 * float(np.median(np.linalg.norm(border - colour, axis=1))))
+    for used in (3, 3, 6, 6, 6):  # A plane has three terms, the whole surface six.
+        near = np.linalg.norm(sample - estimate, axis=1) <= tolerance
+        if near.sum() < 2 * used:
             break
         surface = np.zeros((terms.shape[2], 3))
-        fitted = np.linalg.lstsq(of_seen[is_paper, :used], seen[is_paper], rcond=None)[0]
-        surface[:used] = fitted
-        expected = of_seen @ surface
-        left = np.linalg.norm(seen - expected, axis=1)[is_paper]
-        near = float(np.clip(4 * np.median(left), 0.04, near))
-    estimated: Array = terms @ surface.astype(np.float32)
-    return estimated
+        surface[:used] = np.linalg.lstsq(sample_terms[near, :used], sample[near], rcond=None)[0]
+        estimate = sample_terms @ surface
+        residual = np.linalg.norm(sample - estimate, axis=1)[near]
+        tolerance = float(np.clip(4 * np.median(residual), 0.04, tolerance))
+    result: Array = terms @ surface.astype(np.float32)
+    return result
 
 
-def _terms(height: int, width: int) -> Array:
-    """(height, width, 6): 1, y, x and the products of these."""
+def _quadratic_terms(height: int, width: int) -> Array:
+    """Return 1, y, x, y², xy and x² at each pixel: (height, width, 6)."""
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     return np.stack([np.ones_like(x), y, x, y * y, x * y, x * x], axis=2).astype(np.float32)
 
 
-def _otsu(values: Array) -> float:
-    """The value that parts the others into two kinds most unlike each other.
+def _otsu_threshold(values: Array) -> float:
+    """Compute Otsu's threshold, which maximises the between-class variance.
 
     Source: N. Otsu, "A threshold selection method from gray-level histograms" (1979).
     """
     counts, edges = np.histogram(values, bins=256)
-    middle = (edges[:-1] + edges[1:]) / 2
+    centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]
     above = values.size - below
-    sums = np.cumsum(counts * middle)
-    apart = sums[:-1] / np.maximum(below, 1) - (sums[-1] - sums[:-1]) / np.maximum(above, 1)
-    return float(edges[1:-1][np.argmax(below * above * apart**2)])
+    sums = np.cumsum(counts * centres)
+    means_apart = sums[:-1] / np.maximum(below, 1) - (sums[-1] - sums[:-1]) / np.maximum(above, 1)
+    return float(edges[1:-1][np.argmax(below * above * means_apart**2)])
 
 
-def _pieces(ink: Array) -> tuple[NDArray[np.int32], list[int]]:
-    """A picture of the numbers of all pieces of ink, and the numbers of those that are no dust."""
-    named, count = ndimage.label(ink > 0.25, np.ones((3, 3)))
+def _find_strokes(ink: Array) -> tuple[Labels, Strokes]:
+    """Label the connected strokes; return the labels and the strokes that are not dust."""
+    labels, count = ndimage.label(ink > 0.25, np.ones((3, 3)))
     if not count:
-        return named, []
-    areas = ndimage.sum_labels(ink > 0.5, named, range(1, count + 1))
-    least = max(SPECK * areas.max(), LEAST_SHARE * ink.size, 3)
-    return named, [piece for piece in range(1, count + 1) if areas[piece - 1] >= least]
+        return labels, {}
+    areas = np.bincount(labels[ink > 0.5], minlength=count + 1)[1:]
+    least = max(MIN_STROKE * areas.max(), MIN_AREA * ink.size, 3)
+    boxes = enumerate(ndimage.find_objects(labels), start=1)
+    return labels, {label: box for label, box in boxes if areas[label - 1] >= least}
 
 
-def _groups(named: NDArray[np.int32], pieces: Sequence[int]) -> Iterator[list[int]]:
-    """The pieces of ink that make a digit, from left to right."""
-    places = ndimage.find_objects(named)
-    groups: list[tuple[int, int, int, int, list[int]]] = []  # left, right, top, bottom, pieces
-    for piece in sorted(pieces, key=lambda piece: places[piece - 1][1].start):
-        rows, columns = places[piece - 1]
-        left, right, top, bottom = columns.start, columns.stop, rows.start, rows.stop
-        if groups:
-            last = groups[-1]
-            over = min(right, last[1]) - left
-            if over > TOUCHES * min(right - left, last[1] - last[0]):
-                joined = (last[0], max(right, last[1]), min(top, last[2]), max(bottom, last[3]))
-                groups[-1] = (*joined, [*last[4], piece])
-                continue
-        groups.append((left, right, top, bottom, [piece]))
-    tallest = max((bottom - top for _, _, top, bottom, _ in groups), default=0)
-    for _, _, top, bottom, group in groups:
-        if bottom - top >= SHORTEST * tallest:
-            yield group
+def _group_strokes(strokes: Strokes) -> list[list[int]]:
+    """Group the labels of strokes by digit, left to right, without dots and dashes."""
+    groups: list[list[int]] = []
+    group_left = group_right = 0
+    for label in sorted(strokes, key=lambda label: strokes[label][COLUMNS].start):
+        left, right = strokes[label][COLUMNS].start, strokes[label][COLUMNS].stop
+        narrower = min(right - left, group_right - group_left)
+        if min(right, group_right) - left > MIN_OVERLAP * narrower:
+            groups[-1].append(label)
+            group_right = max(group_right, right)
+        else:
+            groups.append([label])
+            group_left, group_right = left, right
+    rows = [[strokes[label][ROWS] for label in group] for group in groups]
+    heights = [max(r.stop for r in row) - min(r.start for r in row) for row in rows]
+    return [
+        group
+        for group, height in zip(groups, heights, strict=True)
+        if height >= MIN_HEIGHT * max(heights)
+    ]
 
 
-def _found(ink: Array, named: NDArray[np.int32], pieces: Sequence[int]) -> DigitCrop:
-    own = np.isin(named, pieces)
-    pale = ndimage.binary_dilation(own, np.ones((3, 3))) & (named == 0)  # its edge
-    ink = ink * (own | pale)
-    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+def _crop(ink: Array, labels: Labels, group: Iterable[int], digit_count: int = 1) -> DigitCrop:
+    """Crop the strokes of a group, with their pale edges, from an ink map."""
+    strokes = np.isin(labels, list(group))
+    edges = ndimage.binary_dilation(strokes, np.ones((3, 3))) & (labels == 0)
+    ink = ink * (strokes | edges)
+    rows, columns = ndimage.find_objects((ink > 0).astype(np.uint8))[0]
     height, width = ink.shape
-    image = placed(ink[top:bottom, left:right])
-    return DigitCrop(image, (left / width, top / height, right / width, bottom / height))
+    box = (columns.start / width, rows.start / height, columns.stop / width, rows.stop / height)
+    return DigitCrop(to_mnist(ink[rows, columns]), box, digit_count)
 
 
-def placed(ink: Array) -> NDArray[np.uint8]:
-    """A digit's ink, cropped, in 28×28: its longer side 20 pixels, centred by mass."""
+def to_mnist(ink: Array) -> NDArray[np.uint8]:
+    """Scale a cropped digit to 20 pixels on its longer side and centre it by mass in 28×28.
+
+    Args:
+        ink: (height, width) float32 from 0 to 1.
+    """
     height, width = ink.shape
     scale = BOX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -202,12 +210,10 @@ def placed(ink: Array) -> NDArray[np.uint8]:
     if size != (width, height):
         scaled = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.HAMMING))
     scaled = scaled.clip(0, None) / max(float(scaled.max()), 1e-6)
-    row, column = ndimage.center_of_mass(scaled)
-    middle = IMAGE_SIDE / 2
     top, left = (
-        int(np.clip(round(middle - centre), 0, IMAGE_SIDE - side))
-        for centre, side in ((row, size[1]), (column, size[0]))
+        int(np.clip(round(IMAGE_SIDE / 2 - centre), 0, IMAGE_SIDE - side))
+        for centre, side in zip(ndimage.center_of_mass(scaled), scaled.shape, strict=True)
     )
     image = np.zeros((IMAGE_SIDE, IMAGE_SIDE), np.uint8)
-    image[top : top + size[1], left : left + size[0]] = np.round(255 * scaled)
+    image[top : top + scaled.shape[0], left : left + scaled.shape[1]] = np.round(255 * scaled)
     return image

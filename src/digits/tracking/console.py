@@ -45,7 +45,7 @@ class ConsoleLog(EpochTimer):
         self._bar.close()
         metrics = "  ".join(f"{name} {logs[name]:.4f}" for name in METRICS if name in logs)
         progress = f"{epoch + 1:2d}/{self.params['epochs']}"
-        self.print(f"epoch {progress}  {metrics}  {self.epoch_seconds:.1f} s")
+        self.print(f"epoch {progress}  {metrics}  {self.seconds[-1]:.1f} s")
 
 
 @contextmanager

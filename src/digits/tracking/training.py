@@ -19,8 +19,8 @@ class MlflowCallback(EpochTimer):
         self._run = run
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        speed = self.params["images"] / self.epoch_seconds
-        times = {"epoch_seconds": self.epoch_seconds, "images_per_second": speed}
+        seconds = self.seconds[-1]
+        times = {"epoch_seconds": seconds, "images_per_second": self.params["images"] / seconds}
         self._run.metrics({**logs, **times}, step=epoch + 1)
 
 

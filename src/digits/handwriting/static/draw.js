@@ -1,18 +1,18 @@
 "use strict";
-// Draw with mouse, finger, pen or keys; after every movement the networks are asked.
+// Draw with mouse, finger, pen or keys; every movement asks the server for new predictions.
 
 const canvas = document.getElementById("canvas");
 const context = canvas.getContext("2d");
-const seen = document.getElementById("seen").getContext("2d");
-const said = document.getElementById("said");
-const PEN = 22; // pixels: some 2 of the 20 that a digit has in MNIST
-const STEP = 8; // pixels, of an arrow key
+const networkInput = document.getElementById("network-input").getContext("2d");
+const summary = document.getElementById("summary");
+const PEN = 22; // pixels; some 2 of the 20 that a digit has in MNIST
+const STEP = 8; // pixels per arrow key
 
 let strokes = []; // lists of [x, y]
 let drawing = null; // the stroke being drawn
-let pen = { x: 140, y: 60, shown: false };
-let asking = false;
-let changed = false;
+const pen = { x: 140, y: 60, shown: false };
+let asking = false; // a request is under way
+let changed = false; // the drawing has changed since the last request
 
 function paint(withPen) {
   context.fillStyle = "#fff";
@@ -23,7 +23,7 @@ function paint(withPen) {
   for (const stroke of strokes) {
     context.beginPath();
     context.moveTo(...stroke[0]);
-    for (const place of stroke) context.lineTo(...place);
+    for (const point of stroke) context.lineTo(...point);
     if (stroke.length === 1) context.lineTo(stroke[0][0] + 0.01, stroke[0][1]);
     context.stroke();
   }
@@ -43,28 +43,29 @@ async function ask() {
   while (changed) {
     changed = false;
     if (!strokes.length) {
-      show({ found: false, answers: {}, image: [] });
+      show({ answers: {}, image: [] });
       continue;
     }
     try {
-      paint(false); // the mark of the pen is not ink
+      paint(false); // The mark of the pen is not part of the drawing.
       const picture = await new Promise((done) => canvas.toBlob(done, "image/png"));
       paint(true);
       const response = await fetch("read", { method: "POST", body: picture });
-      const told = await response.json();
-      if (!response.ok) throw new Error(told.error);
-      show(told);
+      const result = await response.json();
+      if (!response.ok) throw new Error(result.error);
+      show(result);
     } catch (error) {
-      said.textContent = `No answer: ${error.message}`;
+      summary.textContent = `No answer: ${error.message}`;
     }
   }
   asking = false;
 }
 
-function show(told) {
+// Show probabilities and the 28 × 28 image, which is empty if there is no digit.
+function show({ answers, image }) {
   const sentences = [];
   for (const network of document.querySelectorAll(".network")) {
-    const shares = told.answers[network.dataset.version];
+    const shares = answers[network.dataset.version];
     const best = shares ? shares.indexOf(Math.max(...shares)) : -1;
     network.querySelector(".label").textContent = shares ? best : "–";
     network.querySelectorAll("li").forEach((row, digit) => {
@@ -75,13 +76,13 @@ function show(told) {
     });
     if (shares) sentences.push(`${network.dataset.version}: ${best} (${(100 * shares[best]).toFixed(1)} %)`);
   }
-  if (told.found) said.textContent = sentences.join(", ");
-  else said.textContent = strokes.length ? "No digit found." : "Nothing drawn yet.";
-  const pixels = seen.createImageData(28, 28);
-  told.image.flat().forEach((gray, place) => {
-    pixels.data.set([gray, gray, gray, 255], 4 * place);
+  if (image.length) summary.textContent = sentences.join(", ");
+  else summary.textContent = strokes.length ? "No digit found." : "Nothing drawn yet.";
+  const pixels = networkInput.createImageData(28, 28);
+  image.flat().forEach((gray, index) => {
+    pixels.data.set([gray, gray, gray, 255], 4 * index);
   });
-  seen.putImageData(pixels, 0, 0);
+  networkInput.putImageData(pixels, 0, 0);
 }
 
 function begin(x, y) {
@@ -112,22 +113,22 @@ function undo() {
   changedPicture();
 }
 
-function place(event) {
+function position(event) {
   const edge = canvas.getBoundingClientRect();
   const scale = canvas.width / edge.width;
   return [(event.clientX - edge.left) * scale, (event.clientY - edge.top) * scale];
 }
 
 canvas.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0 || !event.isPrimary) return; // a second finger draws nothing
+  if (event.button !== 0 || !event.isPrimary) return; // A second finger draws nothing.
   canvas.setPointerCapture(event.pointerId);
   pen.shown = false;
-  begin(...place(event));
+  begin(...position(event));
 });
 canvas.addEventListener("pointermove", (event) => {
   if (!drawing || !event.isPrimary || !canvas.hasPointerCapture(event.pointerId)) return;
   const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
-  for (const one of events.length ? events : [event]) drawing.push(place(one));
+  for (const move of events.length ? events : [event]) drawing.push(position(move));
   changedPicture();
 });
 for (const end of ["pointerup", "pointercancel"]) {
@@ -174,7 +175,7 @@ function network({ version, about }) {
   section.dataset.version = version;
   const title = document.createElement("h2");
   title.append(version, Object.assign(document.createElement("span"), { className: "label" }));
-  const told = Object.assign(document.createElement("p"), { className: "about", textContent: about });
+  const description = Object.assign(document.createElement("p"), { className: "about", textContent: about });
   const rows = document.createElement("ol");
   for (let digit = 0; digit < 10; digit++) {
     const row = document.createElement("li");
@@ -184,13 +185,13 @@ function network({ version, about }) {
     row.append(String(digit), track, share);
     rows.append(row);
   }
-  section.append(title, told, rows);
+  section.append(title, description, rows);
   return section;
 }
 
 fetch("models")
   .then((response) => response.json())
   .then((models) => document.getElementById("networks").append(...models.map(network)))
-  .then(() => show({ found: false, answers: {}, image: [] }))
-  .catch((error) => { said.textContent = `No answer: ${error.message}`; });
+  .then(() => show({ answers: {}, image: [] }))
+  .catch((error) => { summary.textContent = `No answer: ${error.message}`; });
 paint(true);

@@ -1,4 +1,4 @@
-"""The ink of a picture, and digits as MNIST has them."""
+"""Digits are cropped from pictures and normalised as MNIST does."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,15 +15,15 @@ Draw = Callable[[ImageDraw.ImageDraw], object]
 
 
 def drawn(
-    draw: Draw, size: tuple[int, int] = (200, 160), paper: object = "white"
+    draw: Draw, size: tuple[int, int] = (200, 160), background: str = "white"
 ) -> NDArray[np.floating[Any]]:
-    image = Image.new("RGB", size, paper)  # type: ignore[arg-type]
+    image = Image.new("RGB", size, background)
     draw(ImageDraw.Draw(image))
     return np.asarray(image, np.float32) / 255
 
 
-def one(pen: ImageDraw.ImageDraw, left: int = 90, colour: str = "black") -> None:
-    pen.rectangle((left, 40, left + 11, 119), fill=colour)
+def one(pen: ImageDraw.ImageDraw, left: int = 90) -> None:
+    pen.rectangle((left, 40, left + 11, 119), fill="black")
 
 
 def seven(pen: ImageDraw.ImageDraw, colour: str = "black") -> None:
@@ -36,9 +36,8 @@ def ring(pen: ImageDraw.ImageDraw, left: int = 60) -> None:
 
 
 def image_of(picture: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    found = segmentation.digit(picture)
-    assert found is not None
-    return found.image
+    (crop,) = segmentation.digits(picture, split=False)
+    return crop.image
 
 
 def test_a_digit_is_20_pixels_high_and_centred_by_mass_in_28() -> None:
@@ -61,7 +60,7 @@ def test_a_wide_digit_is_20_pixels_wide_and_keeps_its_ratio() -> None:
 
 
 @pytest.mark.parametrize(
-    ("paper", "pen"),
+    ("background", "ink"),
     [
         ("white", "black"),
         ("black", "white"),
@@ -71,18 +70,18 @@ def test_a_wide_digit_is_20_pixels_wide_and_keeps_its_ratio() -> None:
         ("#00a000", "#a00000"),
     ],
 )
-def test_the_colours_do_not_matter(paper: str, pen: str) -> None:
-    usual = image_of(drawn(seven)).astype(int)
-    image = image_of(drawn(lambda d: seven(d, colour=pen), paper=paper)).astype(int)
-    assert abs(image - usual).max() <= 40
+def test_the_colours_do_not_matter(background: str, ink: str) -> None:
+    expected = image_of(drawn(seven)).astype(int)
+    image = image_of(drawn(lambda pen: seven(pen, colour=ink), background=background)).astype(int)
+    assert abs(image - expected).max() <= 40
 
 
 def test_a_digit_of_mnist_stays_as_it_is(tiny_digit: NDArray[np.uint8]) -> None:
     picture = np.repeat(tiny_digit[..., np.newaxis] / np.float32(255), 3, axis=2)
-    found = image_of(picture).astype(int)
-    # Where its mass lies between two pixels, it may move by one.
-    moved = [np.roll(found, step, (0, 1)) for step in np.ndindex(2, 2)]
-    moved += [np.roll(found, (-down, -across), (0, 1)) for down, across in np.ndindex(2, 2)]
+    image = image_of(picture).astype(int)
+    # It may move by one pixel if its centre of mass lies between two.
+    steps = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1)]
+    moved = [np.roll(image, step, (0, 1)) for step in steps]
     nearest = min(moved, key=lambda image: float(abs(image - tiny_digit).mean()))
     assert abs(nearest - tiny_digit).max() <= 60
     assert abs(nearest - tiny_digit).mean() < 2
@@ -94,16 +93,16 @@ def tiny_digit() -> NDArray[np.uint8]:
     large = Image.new("L", (200, 200))
     pen = ImageDraw.Draw(large)
     pen.line((20, 25, 175, 25, 80, 195), fill=255, width=25, joint="curve")
-    return segmentation.placed(np.asarray(large.crop(large.getbbox()), np.float32) / 255)
+    return segmentation.to_mnist(np.asarray(large.crop(large.getbbox()), np.float32) / 255)
 
 
-def test_light_that_falls_from_one_side_and_noise_are_not_ink() -> None:
+def test_uneven_light_and_noise_are_not_ink() -> None:
     random = np.random.default_rng(1)
     picture = drawn(one) * np.linspace(0.6, 1, 200, dtype=np.float32)[:, np.newaxis]
     picture += random.normal(0, 0.04, picture.shape).astype(np.float32)
-    usual = image_of(drawn(one)).astype(int)
+    expected = image_of(drawn(one)).astype(int)
     image = image_of(picture).astype(int)
-    assert abs(image - usual).mean() < 5
+    assert abs(image - expected).mean() < 5
 
 
 @pytest.mark.parametrize(
@@ -120,11 +119,11 @@ def test_light_that_falls_from_one_side_and_noise_are_not_ink() -> None:
     ids=["one pixel", "a strip", "white", "gray", "light to dark", "noise", "a speck"],
 )
 def test_an_empty_page_has_no_digit(picture: NDArray[np.floating[Any]]) -> None:
-    assert segmentation.digit(picture) is None
     assert segmentation.digits(picture) == []
+    assert segmentation.digits(picture, split=False) == []
 
 
-def test_specks_of_dust_are_not_part_of_a_digit() -> None:
+def test_dust_is_not_part_of_a_digit() -> None:
     def dusty(pen: ImageDraw.ImageDraw) -> None:
         one(pen)
         pen.rectangle((5, 5, 7, 7), fill="black")
@@ -132,22 +131,27 @@ def test_specks_of_dust_are_not_part_of_a_digit() -> None:
     assert (image_of(drawn(dusty)) == image_of(drawn(one))).all()
 
 
-def test_several_digits_are_found_from_left_to_right_with_their_places() -> None:
-    def three(pen: ImageDraw.ImageDraw) -> None:
-        ring(pen, 130)
-        one(pen, 20)
-        ring(pen, 50)
-
-    found = segmentation.digits(drawn(three))
-    assert len(found) == 3
-    left = [digit.box[0] for digit in found]
-    assert left == sorted(left)
-    assert found[0].box == pytest.approx((0.10, 0.25, 0.16, 0.75), abs=0.02)
-    assert (found[0].image == image_of(drawn(one))).all()
-    assert abs(found[1].image.astype(int) - found[2].image).max() <= 30
+def three_digits(pen: ImageDraw.ImageDraw) -> None:
+    ring(pen, 130)
+    one(pen, 20)
+    ring(pen, 50)
 
 
-def test_pieces_that_lie_over_one_another_are_one_digit() -> None:
+def test_several_digits_are_cropped_from_left_to_right_with_their_boxes() -> None:
+    first, second, third = segmentation.digits(drawn(three_digits))
+    assert first.box == pytest.approx((0.10, 0.25, 0.16, 0.75), abs=0.02)
+    assert first.box[0] < second.box[0] < third.box[0]
+    assert (first.image == image_of(drawn(one))).all()
+    assert abs(second.image.astype(int) - third.image).max() <= 30
+
+
+def test_without_splitting_all_ink_is_one_digit_that_tells_how_many_it_may_be() -> None:
+    (whole,) = segmentation.digits(drawn(three_digits), split=False)
+    assert whole.digit_count == 3
+    assert whole.box == pytest.approx((0.10, 0.25, 0.95, 0.75), abs=0.02)
+
+
+def test_strokes_above_one_another_are_one_digit() -> None:
     def five(pen: ImageDraw.ImageDraw) -> None:
         pen.rectangle((60, 30, 120, 40), fill="black")
         pen.arc((50, 60, 120, 130), 200, 160, fill="black", width=10)
@@ -165,5 +169,5 @@ def test_a_dot_or_a_dash_is_no_digit() -> None:
 
 
 @pytest.mark.parametrize(("name", "count"), [("four.jpg", 1), ("seven.webp", 1), ("page.jpg", 4)])
-def test_in_the_pictures_that_readme_shows_all_digits_are_found(name: str, count: int) -> None:
+def test_all_digits_in_the_pictures_of_the_readme_are_cropped(name: str, count: int) -> None:
     assert len(segmentation.digits(pictures.read(ROOT / "docs/handwriting" / name))) == count
