@@ -1,4 +1,4 @@
-"""`make bench`: measures the speed of the pipeline and writes metrics/benchmark.json."""
+"""`make bench`: measure the speed of the pipeline; writes benchmarks/results/benchmark.json."""
 
 import json
 import subprocess
@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 import paths
+import render
 from digits import DigitsError
 from digits.core import config, dataset, files
-from digits.reports import speed
-from digits.tracking import machine
+from digits.tracking.machine import code, libraries, machine
 
 POSITIVE = click.IntRange(min=1)
 
@@ -35,7 +35,7 @@ POSITIVE = click.IntRange(min=1)
     help="Epochs of the race, without the first.",
 )
 @click.option("--repeats", type=POSITIVE, default=3, show_default=True, help="Of each command.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("metrics/benchmark.json"))
+@click.option("--out", type=click.Path(path_type=Path), default=paths.RESULTS / "benchmark.json")
 def main(images: int, epochs: int, repeats: int, out: Path) -> None:
     """Race our training against plain Keras, and time what surrounds it.
 
@@ -46,13 +46,13 @@ def main(images: int, epochs: int, repeats: int, out: Path) -> None:
     part = replace(mnist, x_train=mnist.x_train[:images], y_train=mnist.y_train[:images])
     if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"]).returncode:
         raise DigitsError("the pipeline is not up to date, and would run; run `make` first")
-    machine = machine.machine() | machine.libraries() | machine.code()
-    measured: dict[str, Any] = {"images": len(part.x_train), "machine": machine}
+    environment = machine() | libraries() | code()
+    measured: dict[str, Any] = {"images": len(part.x_train), "machine": environment}
     shortest = params.versions[0]
-    # Plain `fit` knows no equal of our augmentation.
+    # Plain `fit` has no equal of our augmentation.
     raced = [version for version in params.versions if not params.model(version).augmentation]
 
-    import overhead  # with TensorFlow
+    import overhead  # Imports TensorFlow.
     import race
 
     with tempfile.TemporaryDirectory() as folder:
@@ -70,12 +70,13 @@ def main(images: int, epochs: int, repeats: int, out: Path) -> None:
     for version in raced:
         click.echo(f"{version}: scaling")
         measured["scaling"][version] = scaling(version)
-    click.echo(speed.tables(measured))
+    click.echo(render.section("benchmark", measured))
     files.write_json(out, measured)
     click.echo(f"wrote {out}")
 
 
 def scaling(version: str) -> Any:
+    """Run scaling.py in a process of its own."""
     script = str(Path(__file__).with_name("scaling.py"))
     done = subprocess.run([sys.executable, script, version], capture_output=True, text=True)
     if done.returncode:

@@ -1,6 +1,7 @@
-"""`make at-work`: the models on other pictures than MNIST's; writes metrics/at-work.json.
+"""`make at-work`: measure the models on other pictures than MNIST's, and served.
 
-The digits of UCI, made like MNIST, it leaves in data/uci.npz for `digits evaluate --data`.
+Writes benchmarks/results/at-work.json and, for `digits evaluate --data`, the digits of UCI, made
+like MNIST, to data/uci.npz.
 """
 
 import os
@@ -22,17 +23,18 @@ from numpy.typing import NDArray
 
 import generated
 import paths
+import render
 from digits import DigitsError
 from digits.cli import options
-from digits.core import config, dataset, evaluation, files, models, prediction
+from digits.core import config, dataset, evaluation, files, models
 from digits.core.dataset import pixels
 from digits.handwriting import segmentation
-from digits.tracking import machine
-from digits.tracking.pyfunc import Served
+from digits.tracking.machine import code, libraries, machine
+from digits.tracking.pyfunc import ImageClassifier
 
 SEED = 2018  # of the generated pictures
-ON_A_PAGE = 4  # digits
-PATIENCE = 120  # seconds for the server to start
+DIGITS_PER_PAGE = 4
+TIMEOUT = 120  # seconds for the server to start
 HEADERS = {"Content-Type": "application/json"}
 Images = NDArray[np.uint8]
 
@@ -40,113 +42,112 @@ Images = NDArray[np.uint8]
 @click.command()
 @click.option("--pictures", type=click.IntRange(1), default=1000, show_default=True)
 @click.option("--requests", "count", type=click.IntRange(2), default=300, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("metrics/at-work.json"))
+@click.option("--out", type=click.Path(path_type=Path), default=paths.RESULTS / "at-work.json")
 def main(pictures: int, count: int, out: Path) -> None:
-    """Measure; on a machine with nothing else to do."""
+    """Measure on a machine with nothing else to do."""
     params, mnist = config.load(paths.PARAMS), dataset.load(paths.DATA)
     networks = {v: models.load(paths.MODELS / f"{v}.keras") for v in params.versions}
     tta = params.tta
     chosen = np.random.default_rng(SEED).permutation(len(mnist.x_test))[:pictures]
     sets = {
         "plain": (mnist.x_test[chosen], mnist.y_test[chosen]),
-        "generated": found(mnist.x_test[chosen], mnist.y_test[chosen]),
+        "generated": pasted(mnist.x_test[chosen], mnist.y_test[chosen]),
         "uci": uci(),
     }
     np.savez_compressed(paths.UCI, x=sets["uci"][0], y=sets["uci"][1])
     measured: dict[str, Any] = {
-        "machine": machine.machine() | machine.libraries() | machine.code(),
+        "machine": machine() | libraries() | code(),
         "images": {name: len(y) for name, (_, y) in sets.items()},
         "accuracy": {
             version: {
-                name: evaluation.score(
-                    prediction.probabilities(network, x, tta.get(version, [])), y
-                )["accuracy"]
+                name: evaluation.evaluate_model([network], x, y, tta.get(version, ())).scores[
+                    "accuracy"
+                ]
                 for name, (x, y) in sets.items()
             }
             for version, network in networks.items()
         },
     }
-    click.echo(str(measured["accuracy"]))
-    measured["pages"] = pages(mnist, networks, tta, pictures // ON_A_PAGE)
-    click.echo(str(measured["pages"]))
+    measured["pages"] = pages(mnist, networks, tta, pictures // DIGITS_PER_PAGE)
     measured |= latency(params.registry.name, mnist.x_test, count, networks, tta)
     files.write_json(out, measured)
+    click.echo(render.section("at-work", measured))
     click.echo(f"wrote {out}")
 
 
-def found(x: Images, y: Images) -> tuple[Images, Images]:
-    """Pictures generated of digits, as `digits predict` finds the digits in them."""
+def pasted(x: Images, y: Images) -> tuple[Images, Images]:
+    """Return the digits that `digits predict` crops from pictures generated of these."""
     random = np.random.default_rng(SEED)
-    read = [segmentation.digit(generated.picture(image, random) / np.float32(255)) for image in x]
-    return np.stack([one.image if one else np.zeros_like(x[0]) for one in read]), y
+    pictures = [generated.picture(image, random) / np.float32(255) for image in x]
+    return np.stack([crop(picture) for picture in pictures]), y
+
+
+def crop(picture: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Return the digit of a picture, or a blank image if there is none."""
+    crops = segmentation.digits(picture, split=False)
+    return crops[0].image if crops else np.zeros((28, 28), np.uint8)
 
 
 def pages(
     mnist: dataset.Dataset, networks: dict[str, Any], tta: dict[str, Any], count: int
 ) -> dict[str, Any]:
-    """How many pages of several digits are read without a mistake, as `--split` reads them."""
+    """Count the pages of several digits that `digits predict --split` reads without a mistake."""
     random = np.random.default_rng(SEED)
-    chosen = random.permutation(len(mnist.x_test))[: count * ON_A_PAGE].reshape(count, ON_A_PAGE)
-    read = [
-        [
-            one.image
-            for one in segmentation.digits(
-                generated.page(mnist.x_test[i], random) / np.float32(255)
-            )
-        ]
-        for i in chosen
+    order = random.permutation(len(mnist.x_test))[: count * DIGITS_PER_PAGE]
+    indices = order.reshape(count, DIGITS_PER_PAGE)
+    crops = [
+        segmentation.digits(generated.page(mnist.x_test[i], random) / np.float32(255))
+        for i in indices
     ]
-    whole = [number for number, images in enumerate(read) if len(images) == ON_A_PAGE]
-    images = np.stack([image for number in whole for image in read[number]])
-    right = {
-        version: int(
-            (
-                prediction.probabilities(network, images, tta.get(version, [])).argmax(axis=1)
-                == mnist.y_test[chosen[whole]].ravel()
-            )
-            .reshape(-1, ON_A_PAGE)
-            .all(axis=1)
-            .sum()
-        )
-        for version, network in networks.items()
-    }
-    return {"digits": ON_A_PAGE, "pages": count, "parted": len(whole), "right": right}
+    whole = [number for number in range(count) if len(crops[number]) == DIGITS_PER_PAGE]
+    images = np.stack([crop.image for number in whole for crop in crops[number]])
+    labels = mnist.y_test[indices[whole]]
+    right = {}
+    for version, network in networks.items():
+        probabilities = evaluation.predict_probabilities(network, images, tta.get(version, ()))
+        predicted = evaluation.predicted_labels(probabilities).reshape(labels.shape)
+        right[version] = int((predicted == labels).all(axis=1).sum())
+    return {"digits": DIGITS_PER_PAGE, "pages": count, "parted": len(whole), "right": right}
 
 
 def uci() -> tuple[Images, Images]:
-    """The 1,797 test digits of UCI's "Optical Recognition of Handwritten Digits", made like MNIST.
+    """Return the 1,797 test digits of UCI's "Optical Recognition of Handwritten Digits".
 
-    They have 8 × 8 pixels of 17 grays and reach to the edge, so that they get a border of paper.
+    They have 8 × 8 pixels of 17 grays and reach to the edge, so that they get a border of paper,
+    and are then cropped and scaled as MNIST was made.
     Source: E. Alpaydin and C. Kaynak (1998), as scikit-learn has them.
     """
     from sklearn.datasets import load_digits
 
-    given = load_digits()
-    pictures = np.pad(given.images / 16, ((0, 0), (2, 2), (2, 2))).astype(np.float32)
-    read = [segmentation.digit(np.repeat(p[..., np.newaxis], 3, axis=2)) for p in pictures]
-    blank = np.zeros((28, 28), np.uint8)
-    return np.stack([one.image if one else blank for one in read]), given.target.astype(np.uint8)
+    digits = load_digits()
+    pictures = np.pad(digits.images / 16, ((0, 0), (2, 2), (2, 2))).astype(np.float32)
+    crops = [crop(np.repeat(picture[..., np.newaxis], 3, axis=2)) for picture in pictures]
+    return np.stack(crops), digits.target.astype(np.uint8)
 
 
 def latency(
     name: str, x: Images, count: int, networks: dict[str, Any], tta: dict[str, Any]
 ) -> dict[str, Any]:
-    """Seconds of an answer: by the served champion, in process, and by Keras's own `predict`."""
+    """Measure the time of an answer: served, in process, and by Keras's own `predict`."""
     from digits.tracking import registry
 
     options.connect()
     champion = registry.champion(name)
     if champion is None or champion.version not in networks:
         raise DigitsError(f"{name}: no champion among the models here: `dvc repro` registers them")
-    network, seen = networks[champion.version], tta.get(champion.version, [])
-    own = Served(network, seen)
+    network, transforms = networks[champion.version], tta.get(champion.version, ())
+    own = ImageClassifier(network, transforms)
     same = registry.load(name).predict(x[:200])["probabilities"]
     if not np.allclose(own.predict(x[:200])["probabilities"], same, atol=1e-5):
         raise DigitsError(
             f"{name}: the champion is another {champion.version} than that of {paths.MODELS}: "
             f"`digits register --models {paths.MODELS} --force` takes the one here"
         )
-    told: dict[str, Any] = {"champion": champion.version, "tta": len(seen), "latency": {}}
+    measured: dict[str, Any] = {
+        "champion": champion.version,
+        "tta": len(transforms),
+        "latency": {},
+    }
     with serving(f"models:/{name}@{registry.CHAMPION}") as address:
         for size in (1, 100):
             ways: dict[str, Callable[[Images], Any]] = {
@@ -155,18 +156,20 @@ def latency(
                 "model.predict": lambda images: network.predict(pixels(images), verbose=0),
             }
             seconds = timed(ways, x, size, count if size == 1 else max(count // 3, 2))
-            told["latency"][str(size)] = {way: _quantiles(s, size) for way, s in seconds.items()}
+            measured["latency"][str(size)] = {
+                way: _quantiles(s, size) for way, s in seconds.items()
+            }
         asked, answered = own.predict(x[:200]), ask(address, x[:200])
         assert asked["label"].tolist() == answered["label"]
         difference = np.abs(asked["probabilities"] - np.array(answered["probabilities"])).max()
-        told["largest_difference"] = float(difference)
-    return told
+        measured["largest_difference"] = float(difference)
+    return measured
 
 
 def timed(
     ways: dict[str, Callable[[Images], Any]], x: Images, size: int, count: int
 ) -> dict[str, list[float]]:
-    """Seconds of each way for so many requests of a size, in turn, after three that compile."""
+    """Return the seconds of `count` requests each way, in turn, after three that compile."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(-3, count):
         at = (number % (len(x) // size)) * size
@@ -191,7 +194,7 @@ def _quantiles(seconds: list[float], size: int) -> dict[str, float]:
 
 
 def ask(address: str, images: Images) -> Any:
-    """What a served model answers."""
+    """Return the answer of a served model."""
     body = {"inputs": images.tolist()}
     response = session.post(f"{address}/invocations", json=body, headers=HEADERS)
     if not response.ok:
@@ -204,7 +207,7 @@ session = requests.Session()
 
 @contextmanager
 def serving(model: str) -> Iterator[str]:
-    """`mlflow models serve`, once it answers."""
+    """Run `mlflow models serve`; the address, once it answers."""
     port = _free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model]
     command += ["--env-manager", "local", "--port", str(port)]
@@ -214,7 +217,7 @@ def serving(model: str) -> Iterator[str]:
             command, stdout=log, stderr=log, start_new_session=True, env=dict(os.environ)
         )
         try:
-            end = time.monotonic() + PATIENCE
+            end = time.monotonic() + TIMEOUT
             while not _answers(address):
                 if time.monotonic() > end or started.poll() is not None:
                     log.seek(0)

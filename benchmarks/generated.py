@@ -1,6 +1,6 @@
-"""Pictures as people might send them, made of MNIST digits: what `digits predict` is tried on.
+"""Generate pictures as people might send them from MNIST digits, to try `digits predict` on.
 
-`python benchmarks/generated.py docs/handwriting` makes those that README shows.
+`python benchmarks/generated.py docs/handwriting` writes those that README shows.
 """
 
 import sys
@@ -32,7 +32,7 @@ Ink = NDArray[np.float64]
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--seed", default=8, show_default=True)
 def main(folder: Path, seed: int) -> None:
-    """Write some pictures, of training digits, to FOLDER."""
+    """Write some pictures of training digits to FOLDER."""
     mnist, random = dataset.load(paths.DATA), np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for name, labels in SHOWN.items():
@@ -42,16 +42,16 @@ def main(folder: Path, seed: int) -> None:
 
 
 def picture(digit: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """A (28, 28) digit, ink 255, in a larger picture: (height, width, 3) uint8.
+    """Return a larger picture, (height, width, 3) uint8, of a (28, 28) digit with ink 255.
 
-    Random are its size, angle and place, the colours of ink and paper, and so which is the darker,
-    the light that falls on the paper, and the noise.
+    Its size, angle and place are random, and so are the colours of ink and paper, of which either
+    may be the darker, the light that falls on the paper, and the noise.
     """
     return _on_paper(_turned(digit, round(IMAGE_SIDE * random.uniform(*SCALES)), random), random)
 
 
 def page(digits: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """(n, 28, 28) digits from left to right on one paper, as `picture` gives one.
+    """Return a picture of (n, 28, 28) digits from left to right on one paper, as by `picture`.
 
     Their sizes and heights differ a little; they do not touch.
     """
@@ -71,7 +71,7 @@ def page(digits: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.u
 
 
 def _turned(digit: NDArray[np.uint8], side: int, random: np.random.Generator) -> Ink:
-    """A digit's ink from 0 to 1, of another size, turned, with a margin."""
+    """Return a digit's ink from 0 to 1, of another size, turned, with a margin."""
     turned = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     turned = turned.rotate(
         random.uniform(-ROTATION, ROTATION), Image.Resampling.BICUBIC, expand=True
@@ -81,7 +81,7 @@ def _turned(digit: NDArray[np.uint8], side: int, random: np.random.Generator) ->
 
 
 def _on_paper(ink: Ink, random: np.random.Generator) -> NDArray[np.uint8]:
-    """A photo of ink: colours, light and noise; (height, width, 3)."""
+    """Return a photo of ink, with colours, light and noise: (height, width, 3)."""
     share = ink[..., np.newaxis]
     paper, pen = _colours(random)
     height, width = ink.shape
@@ -89,14 +89,14 @@ def _on_paper(ink: Ink, random: np.random.Generator) -> NDArray[np.uint8]:
     angle = random.uniform(0, 2 * np.pi)
     slope = random.uniform(0, GRADIENT) / 2
     light = 1 + slope * (np.sin(angle) * down + np.cos(angle) * across)[..., np.newaxis]
-    seen = (paper * (1 - share) + pen * share) * light
-    seen += random.normal(0, random.uniform(0, NOISE), seen.shape)
-    rounded: NDArray[np.uint8] = np.round(255 * seen.clip(0, 1)).astype(np.uint8)
+    photo = (paper * (1 - share) + pen * share) * light
+    photo += random.normal(0, random.uniform(0, NOISE), photo.shape)
+    rounded: NDArray[np.uint8] = np.round(255 * photo.clip(0, 1)).astype(np.uint8)
     return rounded
 
 
 def _colours(random: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of paper and of ink, red green blue from 0 to 1, far enough apart in gray."""
+    """Return the colours of paper and ink, red green blue from 0 to 1, far enough apart in gray."""
     while True:
         paper, pen = random.uniform(0, 1, (2, 3))
         if abs(paper.mean() - pen.mean()) >= LEAST_CONTRAST:

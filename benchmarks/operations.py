@@ -1,6 +1,6 @@
-"""Milliseconds per step by operation of a version's training: `operations.py VERSION`.
+"""Measure milliseconds per step by operation of a version's training: `operations.py VERSION`.
 
-One operation runs at a time, on all cores, so that their times can be added.
+One operation at a time runs, on all cores, so that their times can be added.
 """
 
 import re
@@ -28,7 +28,7 @@ def main(version: str) -> None:
     parameters = params.model(version)
     size = parameters.batch_size
     model = models.build(parameters, params.seed, len(mnist.x_train))
-    run = train_step.steps(model, mnist.x_train, mnist.y_train, params.seed)
+    run = train_step.compile_train_steps(model, mnist.x_train, mnist.y_train, params.seed)
     order = tf.range(STEPS * size)
     run(order, np.int32(0), np.int32(3 * size), size)
     with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ def main(version: str) -> None:
         for line in plane.lines:
             for event in line.events:
                 name = plane.event_metadata[event.metadata_id].name
-                # What TensorFlow runs is named scope/name:Operation, what XLA compiled …_fusion.
+                # TensorFlow names operations scope/name:Operation, those compiled by XLA …_fusion.
                 if re.search(r"^while/.*:\w+$|fusion", name):
                     times[re.sub(r"while/(body/_\d+/)?", "", name)] += event.duration_ps / 1e9
     product = race.matrix_product()()

@@ -1,4 +1,4 @@
-"""What the pipeline costs beside the arithmetic: whole commands, timed from outside."""
+"""Measure what the pipeline costs beside the arithmetic: whole commands, timed from outside."""
 
 import json
 import os
@@ -10,12 +10,13 @@ from typing import Any
 
 import paths
 from digits import DigitsError
-from digits.core import pipeline
 from digits.core.dataset import Dataset
 from digits.core.schema import Params
+from digits.core.training import train_model
 from digits.tracking.connection import connect
 from digits.tracking.run import start_run
-from race import spread
+from digits.tracking.training import train_tracked
+from race import summarise
 
 IMPORTS = [sys.executable, "-c", "import tensorflow, mlflow"]
 DIGITS = [sys.executable, "-m", "digits"]
@@ -23,7 +24,11 @@ IDLE = {"dvc repro, nothing to do": ["dvc", "repro"], "make, nothing to do": ["m
 
 
 def seconds(command: list[str], **extra: str) -> float:
-    """Wall time of a command that must succeed."""
+    """Return the wall time of a command.
+
+    Raises:
+        DigitsError: it fails.
+    """
     start = time.perf_counter()
     done = subprocess.run(command, env=os.environ | extra, capture_output=True, text=True)
     taken = time.perf_counter() - start
@@ -33,11 +38,11 @@ def seconds(command: list[str], **extra: str) -> float:
 
 
 def commands(version: str, repeats: int, folder: Path) -> dict[str, Any]:
-    """Wall times of commands; that of a stage without its fit also as multiple of bare imports.
+    """Measure wall times of commands, and the train stage less its fit as multiple of bare imports.
 
     Args:
-        version: the one that is trained.
-        folder: an empty one for what the stages write.
+        version: the version that is trained.
+        folder: an empty folder for what the stages write.
     """
     idle: dict[str, list[float]] = {name: [] for name in (*IDLE, "digits --help")}
     imports, over, multiples, evaluated = [], [], [], []
@@ -52,7 +57,7 @@ def commands(version: str, repeats: int, folder: Path) -> dict[str, Any]:
     evaluate = [*DIGITS, "evaluate", "--data", str(paths.DATA), "--models", str(folder / "models")]
     for option in ("scores", "predictions", "confusion"):
         evaluate += [f"--{option}", str(folder / option)]
-    for command in (stage, *IDLE.values()):  # the database is made, and all brought up to date
+    for command in (stage, *IDLE.values()):  # creates the database, and brings all up to date
         seconds(command, **(store if command is stage else {}))
     for _ in range(repeats):
         imports.append(seconds(IMPORTS))
@@ -64,39 +69,24 @@ def commands(version: str, repeats: int, folder: Path) -> dict[str, Any]:
             idle[name].append(seconds(command))
         idle["digits --help"].append(seconds([*DIGITS, "--help"]))
     return {
-        "imports": spread(imports),
-        "train stage without fit": spread(over),
-        "the same in imports": spread(multiples),
-        "evaluate stage": spread(evaluated),
-        **{name: spread(values) for name, values in idle.items()},
+        "imports": summarise(imports),
+        "train stage without fit": summarise(over),
+        "the same in imports": summarise(multiples),
+        "evaluate stage": summarise(evaluated),
+        **{name: summarise(values) for name, values in idle.items()},
     }
-
-
-class NoRun:
-    """Takes what a run takes, and keeps nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *arguments, **options: None
 
 
 def tracking_cost(
     version: str, params: Params, dataset: Dataset, repeats: int, folder: Path
 ) -> dict[str, Any]:
-    """Seconds of a version's fit with MLflow over those without, in turn."""
+    """Measure a version's training with MLflow as multiple of the same without, in turn."""
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     connect(folder)
-    console = pipeline.Console(lambda line: None)
-
-    def fit(run: Any) -> float:
-        return pipeline.train(version, params, params.seed, dataset, run, console)[2][
-            "training_seconds"
-        ]
-
     ratios = []
-    for number in range(repeats + 1):
-        with start_run(version) as run:
-            tracked = fit(run)
-        untracked = fit(NoRun())
-        if number:  # the first pair warms up
-            ratios.append(tracked / untracked)
-    return spread(ratios)
+    for _ in range(repeats + 1):
+        with start_run(version, root=folder) as run:
+            tracked = train_tracked(version, params, dataset, params.seed, run)
+        untracked = train_model(version, params, dataset, seed=params.seed)
+        ratios.append(tracked.timing["training_seconds"] / untracked.timing["training_seconds"])
+    return summarise(ratios[1:])  # the first pair warms up

@@ -1,4 +1,4 @@
-"""What the benchmarks read, and make, of a project that `make` has brought up to date."""
+"""The files that the benchmarks read and write in a project that `make` has brought up to date."""
 
 from pathlib import Path
 
@@ -7,3 +7,4 @@ DATA = Path("data/mnist.npz")
 REFERENCE = Path("metrics/report-2018.json")
 MODELS = Path("data/models")
 UCI = Path("data/uci.npz")
+RESULTS = Path("benchmarks/results")

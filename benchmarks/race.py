@@ -1,4 +1,4 @@
-"""Our training against Keras's `fit`, epoch by epoch in turn, and against the hardware."""
+"""Race our training against Keras's `fit`, epoch by epoch in turn, and against the hardware."""
 
 import time
 from collections.abc import Callable
@@ -10,26 +10,32 @@ from digits import CLASSES
 from digits.core import evaluation, models, training
 from digits.core.dataset import Dataset, pixels
 from digits.core.keras_backend import keras, tf
-from digits.core.schema import Params
+from digits.core.schema import Model, Params
+from digits.core.training import EpochTimer
 
 MATRIX = 3000
 
 
 @dataclass
 class Contender:
-    """Seconds of each epoch, of which the first one compiles, and the last training loss."""
+    """A network in training.
+
+    Attributes:
+        seconds: of each epoch, of which the first one compiles.
+        loss: of the training images in the last epoch.
+    """
 
     model: keras.Model
     seconds: list[float] = field(default_factory=list)
     loss: float = float("nan")
 
     def test_accuracy(self, dataset: Dataset) -> float:
-        probabilities = models.predict(self.model, pixels(dataset.x_test))
-        return float(evaluation.score(probabilities, dataset.y_test)["accuracy"])
+        scored = evaluation.evaluate_model([self.model], dataset.x_test, dataset.y_test)
+        return float(scored.scores["accuracy"])
 
 
 class Stopwatch(keras.callbacks.Callback):  # type: ignore[misc]
-    """The seconds of the last epoch of a Keras fit, and of the scoring in it."""
+    """Measures the last epoch of a Keras fit, in seconds, and the scoring in it."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.start = time.perf_counter()
@@ -44,15 +50,55 @@ class Stopwatch(keras.callbacks.Callback):  # type: ignore[misc]
         self.scoring = time.perf_counter() - self.scored
 
 
-def race(version: str, params: Params, dataset: Dataset, epochs: int) -> dict[str, Any]:
-    """Train one version thrice at once: ours, plain `fit`, and `fit` as the report did.
+class Turns(EpochTimer):
+    """After each epoch of ours, trains the rivals for one and measures a matrix product."""
 
-    One epoch each in turn, so that the machine's noise meets all of them. An epoch as in the report
-    is one of plain `fit` and the scoring of the training images.
+    def __init__(
+        self,
+        parameters: Model,
+        data: tuple[Any, Any],
+        ours: Contender,
+        plain: Contender,
+        report: Contender,
+    ) -> None:
+        super().__init__()
+        self.products: list[float] = []  # GFLOP/s
+        self._batch_size, self._data = parameters.batch_size, data
+        self._ours, self._plain, self._report = ours, plain, report
+        self._multiply = matrix_product()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._ours.seconds.append(self.seconds[-1])
+        self._ours.loss = logs["loss"]
+        plain = self._train(self._plain, None)
+        self._plain.seconds.append(plain.seconds)
+        # What Keras prepares for scoring in each one-epoch fit, a longer one prepares once.
+        report = self._train(self._report, self._data)
+        self._report.seconds.append(plain.seconds + report.scoring)
+        self.products.append(self._multiply())
+
+    def _train(self, rival: Contender, validation: tuple[Any, Any] | None) -> Stopwatch:
+        watch = Stopwatch()
+        history = rival.model.fit(
+            *self._data,
+            batch_size=self._batch_size,
+            validation_data=validation,
+            callbacks=[watch],
+            verbose=0,
+        )
+        rival.loss = history.history["loss"][0]
+        return watch
+
+
+def race(version: str, params: Params, dataset: Dataset, epochs: int) -> dict[str, Any]:
+    """Train one version three times at once: by ours, by plain `fit`, by `fit` as in the report.
+
+    They train one epoch each in turn, so that the machine's noise affects all of them alike. An
+    epoch as in the report is one of plain `fit` and the scoring of the training images.
 
     Returns:
-        Per contender seconds of the median epoch, loss and test accuracy; per rival the ratios of
-        its seconds to ours; FLOP/s of ours and of a matrix product.
+        For each contender the seconds of the median epoch, loss and test accuracy; for each rival
+        the ratios of its seconds to ours; FLOP/s of ours and of a matrix product.
     """
     parameters = params.model(version)
     images = len(dataset.x_train)
@@ -64,27 +110,7 @@ def race(version: str, params: Params, dataset: Dataset, epochs: int) -> dict[st
             optimizer=rival.model.optimizer, loss=rival.model.loss, metrics=["accuracy"]
         )
     x, y = pixels(dataset.x_train), keras.utils.to_categorical(dataset.y_train, CLASSES)
-    products: list[float] = []
-    multiply = matrix_product()
-
-    def take_turns(epoch: training.Epoch) -> None:
-        ours.seconds.append(epoch.seconds)
-        ours.loss = epoch.metrics["loss"]
-        for rival, validation in ((plain, None), (report, (x, y))):
-            watch = Stopwatch()
-            told = rival.model.fit(
-                x,
-                y,
-                batch_size=parameters.batch_size,
-                validation_data=validation,
-                callbacks=[watch],
-                verbose=0,
-            )
-            # What Keras prepares for scoring in each one-epoch fit, a longer one prepares once.
-            rival.seconds.append(plain.seconds[-1] + watch.scoring if validation else watch.seconds)
-            rival.loss = told.history["loss"][0]
-        products.append(multiply())
-
+    turns = Turns(parameters, (x, y), ours, plain, report)
     training.fit(
         ours.model,
         dataset.x_train,
@@ -92,8 +118,9 @@ def race(version: str, params: Params, dataset: Dataset, epochs: int) -> dict[st
         epochs=1 + epochs,
         batch_size=parameters.batch_size,
         seed=params.seed,
-        on_epoch=take_turns,
+        callbacks=[turns],
     )
+    products = turns.products
     flop = 6 * models.multiply_adds(ours.model) * len(x)
     named = {"ours": ours, "plain": plain, "report": report}
     return {
@@ -106,11 +133,11 @@ def race(version: str, params: Params, dataset: Dataset, epochs: int) -> dict[st
             }
             for name, c in named.items()
         },
-        "ratio_to_plain": spread(_ratios(plain, ours)),
-        "ratio_to_report": spread(_ratios(report, ours)),
-        "gflops": spread([flop / s / 1e9 for s in ours.seconds[1:]]),
-        "matrix_product_gflops": spread(products[1:]),
-        "share_of_matrix_product": spread(
+        "ratio_to_plain": summarise(_ratios(plain, ours)),
+        "ratio_to_report": summarise(_ratios(report, ours)),
+        "gflops": summarise([flop / s / 1e9 for s in ours.seconds[1:]]),
+        "matrix_product_gflops": summarise(products[1:]),
+        "share_of_matrix_product": summarise(
             [flop / s / 1e9 / p for s, p in zip(ours.seconds[1:], products[1:], strict=True)]
         ),
     }
@@ -120,13 +147,13 @@ def _ratios(rival: Contender, ours: Contender) -> list[float]:
     return [r / o for r, o in zip(rival.seconds[1:], ours.seconds[1:], strict=True)]
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and greatest of some measurements, and how many they were."""
+def summarise(values: list[float]) -> dict[str, float]:
+    """Return median, least and greatest of n measurements, and n."""
     return {"median": median(values), "min": min(values), "max": max(values), "n": len(values)}
 
 
 def matrix_product() -> Callable[[], float]:
-    """A function that returns the GFLOP/s of one float32 product of two large square matrices."""
+    """Return a function that measures the GFLOP/s of a product of two large float32 matrices."""
     matrix = tf.random.normal((MATRIX, MATRIX))
     multiply = tf.function(lambda: tf.matmul(matrix, matrix)[0, 0])
     multiply()

@@ -1,6 +1,6 @@
-"""Seconds per epoch and peak memory by number of images: `scaling.py VERSION` prints JSON.
+"""Measure seconds per epoch and peak memory by number of images: `scaling.py VERSION`, as JSON.
 
-A process of its own for each version, because a peak of memory is one of the process.
+Each version has a process of its own, because a peak of memory is that of a process.
 """
 
 import json
@@ -18,22 +18,28 @@ def main(version: str) -> None:
     params = config.load(paths.PARAMS)
     mnist = dataset.load(paths.DATA)
     parameters = params.model(version)
-    told = []
-    for size in SIZES:  # ascending, as the peak does
-        epochs = training.fit(
+    measured = []
+    for size in SIZES:  # in ascending order, because the peak never falls
+        times = training.EpochTimer()
+        training.fit(
             models.build(parameters, params.seed, size),
             mnist.x_train[:size],
             mnist.y_train[:size],
             epochs=2,  # the first one compiles
             batch_size=parameters.batch_size,
             seed=params.seed,
+            callbacks=[times],
         )
-        told.append({"images": size, "seconds": epochs[-1].seconds, "peak_mib": peak_memory()})
-    print(json.dumps(told))
+        peak = peak_memory()
+        measured.append({"images": size, "seconds": times.seconds[-1], "peak_mib": peak})
+    print(json.dumps(measured))
 
 
 def peak_memory() -> float:
-    """In MiB. Linux's ru_maxrss would begin at the peak of the process that started this one."""
+    """Return the peak of this process's memory in MiB.
+
+    Linux's ru_maxrss would begin at the peak of the process that started this one.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())

@@ -1,102 +1,102 @@
 """The command: quick where nothing is computed, one line where something is wrong."""
 
+import json
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
-from conftest import ROOT, digits, environment
+from conftest import ROOT, digits, environment, make_project
 
 from digits.cli import main
 from digits.cli.study import study
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 COMMANDS = {
     **main.commands,
     **{f"study {name}": command for name, command in study.commands.items()},
 }
-# Makes every import of TensorFlow, Keras, MLflow or Ray fail.
-WITHOUT = "import sys; sys.modules.update(tensorflow=None, keras=None, mlflow=None, ray=None); "
+REFERENCE = str(ROOT / "metrics" / "report-2018.json")
+DATA = ["--data", "none.npz", "--reference", REFERENCE]
+TRAIN = ["--model", "m.keras", "--history", "h.csv", "--timing", "t.json", "--machine", "m.json"]
+RUN2 = ["run", "--version", "2", *DATA]
+MISTAKES = {
+    "version 'v9': expected one of v1, v2, v3": ["train", "v9", *DATA, *TRAIN],
+    "none.npz: no such file; `dvc repro fetch` makes it": ["train", "v1", *DATA, *TRAIN],
+    "version 'v7': expected one of v1, v2, v3": ["run", "--version", "7", *DATA],
+    "models.v2.epochs: expected a positive integer, got 0": [*RUN2, "--epochs", "0"],
+    'models.v2.epochs: expected a positive integer, got "x"': [*RUN2, "--epochs", "x"],
+    "seed: expected an integer from 0": [*RUN2, "--seed", "-1"],
+    "Adam.learning_rate: expected a positive number": [*RUN2, "--learning-rate", "0"],
+    "not valid YAML": [*RUN2, "--batch-size", "["],
+    "nowhere: no model there": ["evaluate", "--data", "none.npz", "--models", "nowhere"],
+    "v8.keras: params.yaml has no version 'v8': move the file away, or restore": [
+        *("evaluate", "--data", "none.npz", "--models", "models"),
+    ],
+}
+# Runs commands in one process in which every import of a slow library fails.
+WITHOUT_LIBRARIES = """
+import json, sys
+sys.modules.update(dict.fromkeys(["tensorflow", "keras", "mlflow", "ray", "matplotlib"]))
+from click.testing import CliRunner
+from digits.cli import main
+done = [CliRunner().invoke(main, arguments) for arguments in json.load(sys.stdin)]
+print(json.dumps([(r.exit_code, r.stdout, r.stderr) for r in done]))
+"""
 
 
-def without_tensorflow(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT + "from digits.cli import main; main()", *arguments],
+def without_libraries(folder: Path, *commands: list[str]) -> list[Any]:
+    """Exit status, standard output and standard error of each command."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LIBRARIES],
+        input=json.dumps(commands),
         cwd=folder,
         env=environment(PYTHONPATH=str(ROOT / "src")),
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
     )
+    results: list[Any] = json.loads(done.stdout)
+    return results
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_documented(command: str) -> None:
-    found = COMMANDS[command]
-    assert f"`digits {command}`" in README or f"`digits {command} " in README
-    assert found.help
-    for option in found.params:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_documented(name: str) -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert f"`digits {name}`" in pages or f"`digits {name} " in pages
+    command = COMMANDS[name]
+    assert command.help
+    for option in command.params:
         assert isinstance(option, click.Argument) or getattr(option, "help", None)
 
 
-@pytest.mark.parametrize("command", [[], *(name.split() for name in COMMANDS)])
-def test_help_waits_for_no_library(command: list[str]) -> None:
-    done = without_tensorflow(*command, "--help")
-    assert done.returncode == 0, done.stderr
-    assert "Usage:" in done.stdout
+def test_help_waits_for_no_library() -> None:
+    commands = [[], *(name.split() for name in COMMANDS)]
+    for status, out, _ in without_libraries(ROOT, *([*c, "--help"] for c in commands)):
+        assert status == 0
+        assert "Usage:" in out
 
 
-DATA = ["--data", "none.npz", "--reference", str(ROOT / "metrics" / "report-2018.json")]
-TRAIN = ["--model", "m.keras", "--history", "h.csv", "--timing", "t.json", "--machine", "m.json"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["train", "v9", *DATA, *TRAIN], "version 'v9': expected one of v1, v2, v3"),
-        (["train", "v1", *DATA, *TRAIN], "none.npz: no such file; `dvc repro fetch` makes it"),
-        (["run", "--version", "7", *DATA], "version 'v7': expected one of v1, v2, v3"),
-        (
-            ["run", "--version", "2", "--epochs", "0", *DATA],
-            "models.v2.epochs: expected a positive",
-        ),
-        (
-            ["run", "--version", "2", "--epochs", "x", *DATA],
-            "models.v2.epochs: expected a positive",
-        ),
-        (["run", "--version", "v2", "--seed", "-1", *DATA], "seed: expected an integer from 0"),
-        (
-            ["run", "--version", "2", "--learning-rate", "0", *DATA],
-            "Adam.learning_rate: expected a",
-        ),
-        (["run", "--version", "2", "--batch-size", "[", *DATA], "not valid YAML"),
-        (["evaluate", "--data", "none.npz", "--models", "nowhere"], "nowhere: no model there"),
-    ],
-)
-def test_a_mistake_is_one_line_and_waits_for_no_library(arguments: list[str], message: str) -> None:
-    done = without_tensorflow(*arguments)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not (ROOT / "m.keras").exists()
-
-
-def test_a_model_of_no_version_is_named(tmp_path: Path) -> None:
-    (tmp_path / "v8.keras").write_bytes(b"")
-    done = without_tensorflow("evaluate", "--data", "none.npz", "--models", str(tmp_path))
-    assert (
-        "v8.keras: params.yaml has no version 'v8': move the file away, or restore" in done.stderr
-    )
+def test_a_mistake_is_one_line_and_waits_for_no_library(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "v8.keras").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    results = without_libraries(tmp_path, *MISTAKES.values())
+    for message, (status, _, error) in zip(MISTAKES, results, strict=True):
+        assert status == 1, error
+        assert message in error
+        assert len(error.strip().splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
 
 
 def test_a_training_that_diverges_names_version_epoch_and_rate(
     tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
 ) -> None:
-    from conftest import make_project
-
     project = make_project(tmp_path / "project", idx_folder, checksums)
     done = digits(
         project,

@@ -21,7 +21,8 @@ import pytest
 import requests
 from conftest import ROOT, environment, free_port
 from mlflow.tracking import MlflowClient
-from test_study import finished, project, start, study, trials, wait_until, write
+from study_project import finished, rows, wait_until, write
+from test_study import output_at_end, project, start, study
 
 __all__ = ["project"]  # a fixture
 
@@ -38,10 +39,10 @@ def command(*words: str) -> None:
 
 def postgres_programs() -> Path:
     """The folder of PostgreSQL's programs, which Debian does not put on PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
         pytest.skip("needs PostgreSQL: apt-get install postgresql")
-    return found[-1].parent
+    return programs[-1].parent
 
 
 @contextmanager
@@ -162,7 +163,7 @@ def test_a_study_on_two_nodes_with_a_teams_server(project: Path, tmp_path: Path)
         done = study(project, "run", *address, **TOKEN, MLFLOW_TRACKING_URI=server)
         assert done.returncode == 0, done.stdout + done.stderr
         expected = {*(f"v1-{seed}" for seed in range(1, 5)), "v2-1", "v2-2"}
-        assert set(trials(project)) == expected
+        assert set(rows(project)) == expected
         mlflow.set_tracking_uri(server)
         client = MlflowClient()
         experiment = client.get_experiment_by_name("mnist")
@@ -185,8 +186,8 @@ def test_a_study_on_two_nodes_with_a_teams_server(project: Path, tmp_path: Path)
             lambda: client.search_runs([experiment.experiment_id], busy.format(SECOND))
         )
         stop(other)
-        said, _ = driver.communicate(timeout=240)
-        assert driver.returncode == 0, said
+        output = output_at_end(project, driver, 240)
+        assert driver.returncode == 0, output
         (lost,) = of_second
         assert client.get_run(lost.info.run_id).info.status == "FAILED"
         name = lost.data.tags["trial"]

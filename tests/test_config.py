@@ -128,7 +128,7 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
         ),
         (
             "epochs: 15",
-            "schedule: {warmup: 1}\n    callbacks: [ReduceLROnPlateau: {monitor: loss}]\n    epochs: 15",
+            "schedule: {warmup: 1}\n    callbacks: [ReduceLROnPlateau]\n    epochs: 15",
             "schedule: expected no schedule beside ReduceLROnPlateau",
         ),
         ("ba891046", "BA891046", "data.sha256.train-images-idx3-ubyte: expected 64 hexadecimal"),

@@ -87,7 +87,8 @@ def test_with_tta_the_prediction_is_the_mean_over_the_transforms() -> None:
     class Locator(Network):
         def predict(self, x: np.ndarray, batch_size: int, verbose: int) -> np.ndarray:
             rows = x.sum(axis=(2, 3)).argmax(axis=1)
-            return np.eye(10, dtype=np.float32)[rows]
+            answers: np.ndarray = np.eye(10, dtype=np.float32)[rows]
+            return answers
 
     image = np.zeros((1, 28, 28), np.uint8)
     image[0, 3, 14] = 255

@@ -40,19 +40,19 @@ def of_experiment(name: str) -> list[Run]:
 
 def check(project: Path, name: str, epochs: int) -> None:
     """The experiment's one training, of v2, is whole and in the project's store."""
-    (found,) = of_experiment(name)
-    assert found.info.status == "FINISHED"
-    assert found.data.params["training.epochs"] == str(epochs)
-    assert found.data.tags["stage"] == "train@v2"
+    (logged,) = of_experiment(name)
+    assert logged.info.status == "FINISHED"
+    assert logged.data.params["training.epochs"] == str(epochs)
+    assert logged.data.tags["stage"] == "train@v2"
     baseline = run(project, "git", "rev-parse", "HEAD").stdout.strip()
-    assert found.data.tags["dvc.baseline"] == baseline
-    assert found.info.artifact_uri.startswith(str(project / "mlruns"))
-    names = {entry.path for entry in MlflowClient().list_artifacts(found.info.run_id)}
+    assert logged.data.tags["dvc.baseline"] == baseline
+    assert logged.info.artifact_uri.startswith(str(project / "mlruns"))
+    names = {entry.path for entry in MlflowClient().list_artifacts(logged.info.run_id)}
     assert {"console.log", "figures"} <= names
-    (output,) = found.outputs.model_outputs
+    (output,) = logged.outputs.model_outputs
     location = MlflowClient().get_logged_model(output.model_id).artifact_location
     assert (Path(location) / "data/model.keras").is_file()
-    assert "test_accuracy" in found.data.metrics
+    assert "test_accuracy" in logged.data.metrics
     shown = json.loads(run(project, "dvc", "exp", "show", "--json").stdout)
     assert name in json.dumps(shown)
 
@@ -65,8 +65,8 @@ def test_an_experiment_is_a_run_of_the_project(project: Path, how: list[str]) ->
     done = run(project, "dvc", "exp", "run", *how, "--name", name, *changes)
     assert done.returncode == 0, done.stdout + done.stderr
     check(project, name, epochs)
-    (found,) = of_experiment(name)
-    assert found.data.params["layers.0.filters"] == "3"
+    (logged,) = of_experiment(name)
+    assert logged.data.params["layers.0.filters"] == "3"
     run(project, "git", "checkout", "--quiet", ".")
     run(project, "dvc", "checkout", "--quiet")
 
@@ -75,7 +75,7 @@ def test_an_experiment_is_a_run_of_the_project(project: Path, how: list[str]) ->
 def test_queued_experiments_run_side_by_side_with_the_code_they_were_queued_with(
     project: Path,
 ) -> None:
-    code = project / "src/digits/pipeline.py"
+    code = project / "src/digits/cli/pipeline.py"
     text = code.read_text()
     for name, epochs in (("queued-5", 5), ("queued-6", 6)):
         code.write_text(text.replace("trained in", f"as {name} trained in"))
@@ -92,9 +92,9 @@ def test_queued_experiments_run_side_by_side_with_the_code_they_were_queued_with
     assert state.count("Success") == 2, state
     for name, epochs in (("queued-5", 5), ("queued-6", 6)):
         check(project, name, epochs)
-        (found,) = of_experiment(name)
-        assert found.data.tags["git.dirty"] == "true"
-        log = MlflowClient().download_artifacts(found.info.run_id, "console.log")
+        (logged,) = of_experiment(name)
+        assert logged.data.tags["git.dirty"] == "true"
+        log = MlflowClient().download_artifacts(logged.info.run_id, "console.log")
         assert f"as {name} trained in" in Path(log).read_text()
 
 
@@ -126,10 +126,10 @@ def test_a_result_from_the_cache_has_the_run_that_made_it(project: Path) -> None
     assert "'evaluate' is cached - skipping run" in back.stdout
     assert len(MlflowClient().search_runs(["0"])) == before
     command = [sys.executable, "-m", "digits", "runs", "data/models"]
-    told = run(project, *command, PYTHONPATH="src").stdout.splitlines()
-    assert len(told) == 2
-    made = [found for found in MlflowClient().search_runs(["0"]) if found.info.run_name == "v2"]
-    assert any(found.info.run_id in told[1] for found in made)
+    lines = run(project, *command, PYTHONPATH="src").stdout.splitlines()
+    assert len(lines) == 2
+    made = [logged for logged in MlflowClient().search_runs(["0"]) if logged.info.run_name == "v2"]
+    assert any(logged.info.run_id in lines[1] for logged in made)
     (project / "mlflow.db").unlink()
-    told = run(project, *command, PYTHONPATH="src").stdout.splitlines()
-    assert told == [f"data/models/{v}.keras: its record is gone" for v in ("v1", "v2")]
+    lines = run(project, *command, PYTHONPATH="src").stdout.splitlines()
+    assert lines == [f"data/models/{v}.keras: its record is gone" for v in ("v1", "v2")]

@@ -26,7 +26,7 @@ NONE = dict.fromkeys(IDX_FILES, 64 * "0")
 
 
 def write_params(folder: Path, source: str, checksums: dict[str, str]) -> None:
-    data = {"validation": 0, "sources": [source], "sha256": checksums}
+    data = {"validation": 0, "mirrors": [source], "sha256": checksums}
     params = TINY_PARAMS | {"data": data}
     (folder / "params.yaml").write_text(json.dumps(params))
 
@@ -62,7 +62,7 @@ def test_another_source_takes_the_place_of_mnist_and_is_not_verified(
     npz = tmp_path / "clothes.npz"
     dataset.save(tiny, npz)
     for source, name in ((str(npz), "clothes"), (str(idx_folder), idx_folder.name)):
-        data = Data(validation=0, source=source, sources=["nowhere"], sha256=NONE)
+        data = Data(validation=0, dataset=source, mirrors=["nowhere"], sha256=NONE)
         assert fetch.fetch_for(data, quiet).digest() == tiny.digest()
         assert data.name == name
         assert data.origins == [source]
@@ -70,7 +70,7 @@ def test_another_source_takes_the_place_of_mnist_and_is_not_verified(
 
 @pytest.mark.parametrize("source", ["nowhere", "nowhere.npz"])
 def test_another_source_that_is_not_there_is_named(source: str, tmp_path: Path) -> None:
-    data = Data(validation=0, source=str(tmp_path / source), sources=["x"], sha256=NONE)
+    data = Data(validation=0, dataset=str(tmp_path / source), mirrors=["x"], sha256=NONE)
     with pytest.raises(DigitsError, match=f"{source}: no such f"):
         fetch.fetch_for(data, quiet)
 

@@ -10,25 +10,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import train_command
 from conftest import environment, make_project, run
 
-# A shell's background job ignores Ctrl-C, and so would what it starts.
+from digits.core import dataset
+from digits.core.dataset import Dataset
+
+# A background job of a shell ignores Ctrl-C, and so would what the tests start in one.
 FOREGROUND = (
     "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "os.execvp(sys.argv[1], sys.argv[1:])"
 )
-READ = ["--data", "data/mnist.npz", "--reference", "metrics/report-2018.json"]
-WRITTEN = [
-    "--history",
-    "h.csv",
-    "--timing",
-    "t.json",
-    "--machine",
-    "m.json",
-    "--model",
-    "data/models/v1.keras",
-]
-TRAIN = [sys.executable, "-m", "digits", "train", "v1", *READ, *WRITTEN]
+TRAIN = [sys.executable, "-m", "digits", *train_command("v1")]
 PROJECT_RUN = ["mlflow", "run", ".", "-P", "version=1", "--env-manager", "local"]
 interrupted = pytest.mark.faults(
     "Ctrl-C or SIGTERM in mid-epoch",
@@ -38,22 +31,23 @@ interrupted = pytest.mark.faults(
 
 @interrupted
 @pytest.mark.parametrize(
-    ("command", "sent"),
+    ("command", "number"),
     [(TRAIN, signal.SIGTERM), (TRAIN, signal.SIGINT), (PROJECT_RUN, signal.SIGINT)],
     ids=["SIGTERM", "Ctrl-C", "Ctrl-C in mlflow run"],
 )
 def test_an_interrupted_training_is_killed_and_leaves_nothing(
     command: list[str],
-    sent: signal.Signals,
+    number: signal.Signals,
     tmp_path: Path,
     idx_folder: Path,
     checksums: dict[str, str],
+    tiny: Dataset,
 ) -> None:
     project = make_project(tmp_path / "project", idx_folder, checksums)
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["models"]["v1"]["epochs"] = 100_000
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    assert run(project, "dvc", "repro", "fetch").returncode == 0
+    dataset.save(tiny, project / "data/mnist.npz")
     with subprocess.Popen(
         [sys.executable, "-c", FOREGROUND, *command],
         cwd=project,
@@ -65,11 +59,11 @@ def test_an_interrupted_training_is_killed_and_leaves_nothing(
     ) as process:
         assert process.stdout is not None
         assert any("epoch  2/" in line for line in process.stdout)
-        os.killpg(process.pid, sent)
-        _, said = process.communicate(timeout=60)
+        os.killpg(process.pid, number)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "digits: interrupted" in said.splitlines()
-    assert "Traceback" not in said or command is PROJECT_RUN, "MLflow's own"
+    assert "digits: interrupted" in stderr.splitlines()
+    assert "Traceback" not in stderr or command is PROJECT_RUN, "MLflow's own"
     with closing(sqlite3.connect(project / "mlflow.db")) as database:
         ((status,),) = database.execute("SELECT status FROM runs").fetchall()
         tagged = database.execute("SELECT value FROM tags WHERE key = 'interrupted'").fetchall()
@@ -81,12 +75,12 @@ def test_an_interrupted_training_is_killed_and_leaves_nothing(
 
 
 @interrupted
-def test_after_ctrl_c_dvc_goes_on_with_the_stage_that_was_cut_off(
+def test_after_ctrl_c_dvc_goes_on_with_the_interrupted_stage(
     tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
 ) -> None:
     project = make_project(tmp_path / "project", idx_folder, checksums)
     params = yaml.safe_load((project / "params.yaml").read_text())
-    params["models"]["v2"]["epochs"] = 1000
+    params["models"]["v2"]["epochs"] = 400
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     with subprocess.Popen(
         [sys.executable, "-c", FOREGROUND, "dvc", "repro"],
@@ -105,7 +99,7 @@ def test_after_ctrl_c_dvc_goes_on_with_the_stage_that_was_cut_off(
     assert [path.name for path in (project / "data/models").glob("*.keras")] == ["v1.keras"]
     assert [path.name for path in (project / "metrics/history").iterdir()] == ["v1.csv"]
     assert not list(project.rglob("*partial*"))
-    done = run(project, "dvc", "repro")
+    done = run(project, "dvc", "repro", "train@v1", "train@v2")
     assert done.returncode == 0, done.stderr
     assert "Stage 'train@v1' didn't change, skipping" in done.stdout
     with closing(sqlite3.connect(project / "mlflow.db")) as database:

@@ -20,10 +20,10 @@ OUTPUTS = ("dvc.lock", "metrics/scores", "metrics/history", "data/models", "data
 
 
 def contents(project: Path) -> dict[str, bytes]:
-    """All that DVC made, by name."""
+    """Return the content of all that DVC made, by path."""
     paths = [project / name for name in OUTPUTS]
-    found = [p for path in paths for p in ([path] if path.is_file() else sorted(path.rglob("*")))]
-    return {str(p.relative_to(project)): p.read_bytes() for p in found if p.is_file()}
+    files = [p for path in paths for p in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    return {str(p.relative_to(project)): p.read_bytes() for p in files if p.is_file()}
 
 
 @pytest.mark.faults(
@@ -54,16 +54,16 @@ def test_a_pipeline_killed_at_any_moment_ends_with_the_same_bytes(
             start_new_session=True,
         )
         try:
-            said, _ = process.communicate(timeout=moments.uniform(0.1, whole / 2))
+            output, _ = process.communicate(timeout=moments.uniform(0.1, whole / 2))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            # DVC 3.67 empties it before it writes it, and cannot read it empty: as README says.
+            # DVC 3.67 empties this file before it writes it, and cannot read it empty.
             locks = project / ".dvc/tmp/rwlock"
             if locks.exists() and not locks.stat().st_size:
                 locks.unlink()
-        else:  # it came to its end: begin again from nothing
-            assert process.returncode == 0, said
+        else:  # It came to its end. Begin again from nothing.
+            assert process.returncode == 0, output
             assert contents(project) == contents(undisturbed)
             shutil.rmtree(project)
             make_project(project, idx_folder, checksums)

@@ -10,40 +10,31 @@ from pathlib import Path
 import mlflow
 import pytest
 import requests
-from conftest import environment, free_port, make_project, mlflow_server, run
+from commands import train_command
+from conftest import environment, free_port, make_project, mlflow_server
 from mlflow.tracking import MlflowClient
 
-
-def train(number: int) -> list[str]:
-    """The command that trains v1 with files of its own."""
-    files = {
-        "model": f"{number}.keras",
-        "history": f"{number}.csv",
-        "timing": f"{number}-timing.json",
-        "machine": f"{number}-machine.json",
-    }
-    given = {"data": "data/mnist.npz", "reference": "metrics/report-2018.json", **files}
-    options = [part for name, value in given.items() for part in (f"--{name}", value)]
-    return [sys.executable, "-m", "digits", "train", "v1", "--seed", str(number + 100), *options]
+from digits.core import dataset
+from digits.core.dataset import Dataset
 
 
 @contextmanager
 def ui(project: Path) -> Iterator[list[int]]:
-    """`mlflow ui` in the project's folder, its table of runs reloaded all the time; the answers."""
-    answers: list[int] = []
+    """Reload the table of `mlflow ui` in the project's folder all the time; yield the statuses."""
+    statuses: list[int] = []
     stop = threading.Event()
 
     def reload(address: str) -> None:
-        wanted = f"{address}/ajax-api/2.0/mlflow/runs/search"
+        table = f"{address}/ajax-api/2.0/mlflow/runs/search"
         while not stop.wait(0.2):
-            answer = requests.post(wanted, json={"experiment_ids": ["0"]}, timeout=60)
-            answers.append(answer.status_code)
+            response = requests.post(table, json={"experiment_ids": ["0"]}, timeout=60)
+            statuses.append(response.status_code)
 
     with mlflow_server(project, free_port(), "ui") as (_, address):
         reloading = threading.Thread(target=reload, args=[address])
         reloading.start()
         try:
-            yield answers
+            yield statuses
         finally:
             stop.set()
             reloading.join()
@@ -59,13 +50,14 @@ def test_eight_first_trainings_at_once_are_all_whole(
     tmp_path: Path,
     idx_folder: Path,
     checksums: dict[str, str],
+    tiny: Dataset,
 ) -> None:
     project = make_project(tmp_path / "project", idx_folder, checksums)
-    assert run(project, "dvc", "repro", "fetch").returncode == 0
-    with opened(project) as answers:
+    dataset.save(tiny, project / "data/mnist.npz")
+    with opened(project) as statuses:
         started = [
             subprocess.Popen(
-                train(number),
+                [sys.executable, "-m", "digits", *train_command("v1", name=str(number))],
                 cwd=project,
                 env=environment(PYTHONPATH="src", OMP_NUM_THREADS="1"),
                 stdout=subprocess.PIPE,
@@ -74,25 +66,23 @@ def test_eight_first_trainings_at_once_are_all_whole(
             )
             for number in range(8)
         ]
-        said = [process.communicate(timeout=500)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * 8, said
-    assert not any(text for text in said), said
+        stderrs = [process.communicate(timeout=500)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * 8, stderrs
+    assert not any(stderrs), stderrs
     if opened is ui:
-        assert isinstance(answers, list)
-        assert len(answers) > 20
-        assert set(answers) == {200}
+        assert isinstance(statuses, list)
+        assert len(statuses) > 20
+        assert set(statuses) == {200}
     mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
     client = MlflowClient()
     (experiment,) = client.search_experiments()
-    found = client.search_runs([experiment.experiment_id])
-    assert len(found) == 8
-    for one in found:
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 8
+    for one in runs:
         assert one.info.status == "FINISHED"
-        steps = [m.step for m in client.get_metric_history(one.info.run_id, "loss")]
+        steps = [metric.step for metric in client.get_metric_history(one.info.run_id, "loss")]
         assert steps == [1, 2, 3]
-        assert {entry.path for entry in client.list_artifacts(one.info.run_id)} >= {
-            "console.log",
-            "figures",
-        }
+        names = {entry.path for entry in client.list_artifacts(one.info.run_id)}
+        assert {"console.log", "figures"} <= names
         assert one.outputs.model_outputs
     mlflow.set_tracking_uri(None)

@@ -1,126 +1,326 @@
 """The written results are made from the metrics folder alone."""
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT
 
 from digits import DigitsError
-from digits.reports import metrics, report
+from digits.cli import main
+from digits.core import config, files
+from digits.reports import metrics, report, study_report, tables
+from digits.reports.statistics import summarise
+from digits.study.results import EMPTY, Row, read_trials, write_trials
+from digits.study.spec import Study, StudySpec
+
+RAW = config.read(ROOT / "params.yaml")
 
 
 @pytest.fixture
-def metrics(tmp_path: Path) -> Path:
-    """A copy of the committed metrics, with a fourth version that 2018 did not have."""
+def folder(tmp_path: Path) -> Path:
+    """A copy of the committed metrics, with a version that 2018 did not have."""
     folder = tmp_path / "metrics"
     shutil.copytree(ROOT / "metrics", folder)
-    for name in ("scores/v1.json", "history/v1.csv", "timing/v1.json", "machine/v1.json"):
+    for name in ("scores/v1.json", "history/v1.csv"):
         shutil.copy(folder / name, folder / name.replace("v1", "vnew"))
+    times = metrics.read_times(folder)
+    files.write_json(folder / "times.json", times | {"vnew": times["v1"]})
     return folder
 
 
-def test_the_table_has_one_row_per_version(metrics: Path) -> None:
-    scores = json.loads((metrics / "scores" / "v1.json").read_text())
-    scores["test"] |= {"accuracy": 0.5, "errors": 5000}
-    (metrics / "scores" / "v1.json").write_text(json.dumps(scores))
-    table = report.table(metrics.read(metrics))
-    assert "| v1 | 101,770 | 97.62 % | **50.00 %** | 238 | **5000** | 22.6 s |" in table
-    assert "| vnew | 101,770 | – |" in table
+def read(folder: Path) -> metrics.Metrics:
+    return metrics.read(folder, metrics.read_times(folder))
 
 
-def test_a_time_is_not_told_of_another_training(metrics: Path) -> None:
-    assert "**–**" not in report.table(metrics.read(metrics))
-    history = metrics / "history" / "v2.csv"
+def studies(folder: Path) -> list[report.StudyResults]:
+    return report.read_studies(folder, ROOT / "studies", ROOT / "params.yaml", pytest.fail)
+
+
+def page(folder: Path) -> str:
+    return report.render(read(folder), studies(folder), pytest.fail)
+
+
+def change(path: Path, change: Any) -> None:
+    """Change the JSON of a file by a function that changes it in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def is_rectangular(page: str) -> bool:
+    """Whether all rows of each table have as many cells as its header."""
+    blocks = [block for block in page.split("\n\n") if block.startswith("|")]
+    return all(
+        len({line.count("|") for line in block.split("\n") if line}) == 1 for block in blocks
+    )
+
+
+def test_the_table_has_one_row_per_version(folder: Path) -> None:
+    change(
+        folder / "scores" / "v1.json",
+        lambda scores: scores["test"].update(accuracy=0.5, errors=5000),
+    )
+    text = page(folder)
+    assert "| v1 | 101,770 | 97.62 % | **50.00 %** | 238 | **5000** | 22.6 s |" in text
+    assert "| vnew | 101,770 | – |" in text
+    assert is_rectangular(text)
+
+
+def test_a_time_is_not_shown_for_another_training(folder: Path) -> None:
+    assert "**–**" not in page(folder)
+    history = folder / "history" / "v2.csv"
     history.write_text(history.read_text().replace("0.9", "0.8"))
-    read = metrics.read(metrics)
-    (row,) = [line for line in report.table(read).splitlines() if line.startswith("| v2 ")]
+    (row,) = [line for line in page(folder).splitlines() if line.startswith("| v2 |")][:1]
     assert row.endswith("| **–** |")
-    assert "| training time | 309.9 s | – | – |" in report.page(read)
-    assert report.training_time(read)
+    assert "| training time | 309.9 s | – | – |" in page(folder)
+    assert report.training_time(read(folder))
 
 
-def test_the_page_compares_point_by_point(metrics: Path) -> None:
-    page = report.page(metrics.read(metrics))
-    assert "| parameters | 101,770 | 101,770 | ±0 |" in page
+def test_without_times_the_rest_is_shown(folder: Path) -> None:
+    (folder / "times.json").unlink()
+    text = page(folder)
+    assert text.count("| **–** |") == 5
+    assert "a training whose time is not in times.json" in text
+    assert report.training_time(read(folder))
+
+
+def test_times_are_taken_over_from_the_training_that_gave_the_history(
+    folder: Path, tmp_path: Path
+) -> None:
+    committed = metrics.read_times(folder)
+    for version, digest in (
+        ("v1", committed["v1"]["history_sha256"]),
+        ("v2", "of another training"),
+        ("v9", "of a version without history"),
+    ):
+        files.write_json(tmp_path / "timing" / f"{version}.json", {"training_seconds": 1.5})
+        facts = {"history_sha256": digest, "processor": "another"}
+        files.write_json(tmp_path / "machine" / f"{version}.json", facts)
+    times = metrics.updated_times(folder, tmp_path / "timing", tmp_path / "machine")
+    assert times == committed | {
+        "v1": {
+            "history_sha256": committed["v1"]["history_sha256"],
+            "training_seconds": 1.5,
+            "processor": "another",
+        }
+    }
+
+
+def test_the_page_compares_point_by_point(folder: Path) -> None:
+    text = page(folder)
+    assert "| parameters | 101,770 | 101,770 | ±0 |" in text
+    assert "| accuracy, test images | 97.62 % | 97.88 % | +0.26 points |" in text
     for version in ("v1", "v2", "v3", "vnew"):
-        assert f"## {version}" in page
-        assert f"figures/{version}-misclassified.png" in page
-    of_v1 = page.partition("## v1\n")[2].partition("## v2\n")[0]
+        assert f"## {version}\n" in text
+        assert f"figures/{version}-misclassified.png" in text
+    of_v1 = text.partition("## v1\n")[2].partition("## v2\n")[0]
     assert "of doubtful label: " in of_v1
 
 
+def test_a_damaged_or_missing_metrics_file_is_named(folder: Path) -> None:
+    (folder / "history" / "v2.csv").unlink()
+    with pytest.raises(DigitsError, match=r"history/v2\.csv: not a CSV file"):
+        read(folder)
+    (folder / "times.json").write_text("{")
+    with pytest.raises(DigitsError, match=r"times\.json: not a JSON file"):
+        read(folder)
+    shutil.rmtree(folder / "scores")
+    with pytest.raises(DigitsError, match=r"scores: no scores there; run `dvc repro`"):
+        metrics.read(folder, {})
+
+
 @pytest.fixture
-def ensemble(metrics: Path) -> Path:
-    """The metrics with v1, of a seed more, and an ensemble of the two that misses three images."""
-    folder = metrics / "ensemble"
-    shutil.rmtree(folder, ignore_errors=True)
-    scores = json.loads((metrics / "scores" / "v1.json").read_text())
-    for name, errors in (("v1", 30), ("v1-7", 20), ("v1-ensemble", 3)):
-        test = scores["test"] | {"errors": errors, "accuracy": 1 - errors / 10_000}
-        told = scores | {"test": test, "misclassified": [5, 947, 9729]}
-        (folder / "scores").mkdir(parents=True, exist_ok=True)
-        (folder / "scores" / f"{name}.json").write_text(json.dumps(told))
-    for name in ("history/v1.csv", "timing/v1.json", "machine/v1.json"):
-        (folder / name).parent.mkdir()
-        shutil.copy(metrics / name, folder / name.replace("v1", "v1-7"))
-    shutil.copy(folder / "scores/v1.json", metrics / "scores/v1.json")
-    (metrics / "timing" / "v1.json").write_text('{"training_seconds": 10.0}')
-    (folder / "timing" / "v1-7.json").write_text('{"training_seconds": 30.0}')
-    return metrics
-
-
-def test_an_ensemble_is_told_with_n_mean_spread_time_and_hardware(ensemble: Path) -> None:
-    table = report.table(metrics.read(ensemble))
-    assert (
-        "| v1, one network | 2 | **25.0 ± 7.1 (20 – 30)** | 99.750 ± 0.071 "
-        "(99.700 – 99.800) % | 20 ± 14 (10 – 30) s |" in table
+def ensemble(folder: Path) -> Path:
+    """The metrics with an ensemble of two members, of 30 and 20 errors, that misses 3 images."""
+    change(
+        folder / "scores" / "v1.json",
+        lambda scores: scores["test"].update(errors=30, accuracy=0.997, loss=0.1),
     )
-    assert "| v1-ensemble | 1 | **3** | 99.97 % | 40 s |" in table
-    assert "Of its 3 errors 2 are among the 15 test images" in table
-    page = report.page(metrics.read(ensemble))
-    assert "## v1-ensemble" in page
-    assert (
-        "Test images that it misses: 5, 947, 9729. Of the 3 errors, of doubtful label: 947, 9729."
-        in page
+    rows = [
+        EMPTY
+        | {
+            "name": f"v1-{seed}",
+            "version": "v1",
+            "seed": seed,
+            "threads": 2,
+            "test": {"loss": loss, "accuracy": 1 - errors / 10_000, "errors": errors},
+            "metrics": {"loss": [loss, loss / 2]},
+            "seconds": seconds,
+        }
+        for seed, errors, loss, seconds in ((2018, 30, 0.1, 10.0), (2019, 20, 0.2, 30.0))
+    ]
+    shutil.rmtree(folder / "studies")
+    write_trials(folder / "studies/ensemble/trials.csv", rows)
+    digits = [0.99] * 10
+    scores = {
+        "test": {"errors": 3, "accuracy": 0.9997, "per_class_accuracy": digits},
+        "misclassified": [5, 947, 9729],
+        "members": {row["name"]: {"per_class_accuracy": digits} for row in rows},
+    }
+    files.write_json(folder / "studies/ensemble/ensemble.json", scores)
+    return folder
+
+
+ONE_NETWORK = (
+    "| v1, one network | 2 | **25.0 ± 7.1 (20 – 30)** | 99.750 ± 0.071 (99.700 – 99.800) %"
+)
+
+
+def test_an_ensemble_has_n_mean_deviation_extremes_and_time(ensemble: Path) -> None:
+    (study,) = studies(ensemble)
+    of_study = study_report.render(study.spec, study.trials, {}, ensemble=study.ensemble)
+    for text in (page(ensemble), of_study):
+        assert f"{ONE_NETWORK} | 20 ± 14 (10 – 30) s |" in text
+        assert "| v1-ensemble | 1 | **3** | 99.97 % | 40 s |" in text
+    assert "[studies/ensemble](studies/ensemble/report.md)" in page(ensemble)
+    assert "Test images that the ensemble misses: 5, 947, 9729." in of_study
+    assert "Of its 3 errors 2 are among the 15 test images" in of_study
+    assert of_study.count(" | 99.00 %" * 10 + " |") == 3
+    assert is_rectangular(of_study)
+
+
+def test_an_ensemble_without_times_has_none(ensemble: Path) -> None:
+    path = ensemble / "studies/ensemble/trials.csv"
+    write_trials(path, [row | {"seconds": None} for row in read_trials(path)])
+    assert f"{ONE_NETWORK} | – |" in page(ensemble)
+    assert "| v1-ensemble | 1 | **3** | 99.97 % | – |" in page(ensemble)
+
+
+def test_an_ensemble_is_left_out_beside_another_training_of_its_version(ensemble: Path) -> None:
+    change(ensemble / "scores" / "v1.json", lambda scores: scores["test"].update(loss=0.3))
+    warnings: list[str] = []
+    text = report.render(read(ensemble), studies(ensemble), warnings.append)
+    assert "v1-ensemble" not in text
+    (warning,) = warnings
+    assert "of networks that have since given other results" in warning
+
+
+def test_an_ensemble_of_other_trials_is_left_out(ensemble: Path) -> None:
+    change(
+        ensemble / "studies/ensemble/ensemble.json",
+        lambda scores: scores["members"].pop("v1-2019"),
     )
-    assert "ensemble/figures/v1-ensemble-misclassified.png" in page
+    (study,) = studies(ensemble)
+    assert "v1-ensemble" not in study_report.render(
+        study.spec, study.trials, {}, ensemble=study.ensemble
+    )
+    assert "v1-ensemble" not in report.render(read(ensemble), [study], lambda line: None)
 
 
-def test_an_ensembles_time_is_not_told_of_another_training(ensemble: Path) -> None:
-    history = ensemble / "ensemble" / "history" / "v1-7.csv"
-    history.write_text(history.read_text().replace("0.9", "0.8"))
-    table = report.table(metrics.read(ensemble))
-    assert "(99.700 – 99.800) % | – |" in table
-    assert "| v1-ensemble | 1 | **3** | 99.97 % | – |" in table
+def test_a_study_whose_file_does_not_fit_is_named(ensemble: Path, tmp_path: Path) -> None:
+    (tmp_path / "ensemble.yaml").write_text("seeds: {v0: 3}\n")
+    warnings: list[str] = []
+    parameters = ROOT / "params.yaml"
+    assert report.read_studies(ensemble, tmp_path, parameters, warnings.append) == []
+    (warning,) = warnings
+    assert warning.startswith(f"{ensemble}/studies/ensemble/report.md: not written: ")
 
 
-def test_an_ensemble_is_not_told_beside_another_training_of_its_version(ensemble: Path) -> None:
-    scores = json.loads((ensemble / "scores" / "v1.json").read_text())
-    scores["test"]["loss"] += 0.1
-    (ensemble / "scores" / "v1.json").write_text(json.dumps(scores))
-    assert "v1-ensemble" not in report.page(metrics.read(ensemble))
+def spec(study: dict[str, Any], name: str = "v4") -> StudySpec:
+    return StudySpec(name, Study.model_validate(study), RAW)
 
 
-def test_only_what_stands_between_the_marks_of_the_readme_is_replaced() -> None:
-    readme = "a\n<!-- results -->\nold\n<!-- /results -->\nz\n"
-    changed = report.in_readme(readme, "results", "new\n")
-    assert changed == "a\n<!-- results -->\nnew\n<!-- /results -->\nz\n"
-    with pytest.raises(DigitsError, match="expected the lines <!-- speed --> and <!-- /speed -->"):
-        report.in_readme(readme, "speed", "new\n")
+def candidate(name: str, seed: int, errors: int, missed: list[int]) -> Row:
+    return EMPTY | {
+        "name": f"{name}-{seed}",
+        "version": name,
+        "seed": seed,
+        "threads": 1,
+        "errors": {"as_is": errors, "two": errors - 1},
+        "missed": missed,
+        "tflop": 18.9,
+        "epochs": 8,
+    }
 
 
-def test_promises_say_how_often_they_were_tried_and_kept() -> None:
+def test_candidates_are_compared_with_the_reference_image_by_image() -> None:
+    block = {
+        "validation": 1000,
+        "reference": "wide",
+        "tta": {"two": [{"rotation": 5}]},
+        "models": dict.fromkeys(("base", "wide", "never-run"), RAW["models"]["v1"]),
+    }
+    rows = [
+        candidate("wide", 2, 52, [1, 9]),
+        candidate("wide", 3, 99, []) | {"errors": {"as_is": 99}},  # before `two` was asked for
+        candidate("wide", 1, 51, [1, 2, 3]),
+        candidate("base", 1, 63, [1, 2, 4, 5, 6, 7, 8]),
+    ]
+    text = study_report.render(spec({"candidates": block}), rows, {})
+    assert "| candidate | n | as is | two | epochs | TFLOP | against wide |" in text
+    assert "| base | 1 | 63 | 62 | 8 | 19 | +5 −1, p = 0.22 |" in text
+    assert "| wide | 2 | 51.5 ± 0.7 (51 – 52) | 50.5 ± 0.7 (50 – 51) | 8 | 19 | – |" in text
+    assert "never-run" not in text
+    assert "1 images are missed by each of these 3 networks." in text
+    assert is_rectangular(text)
+
+
+def test_a_search_has_its_trials_in_order_and_the_best_as_a_block() -> None:
+    rate, filters = "optimizer.Adam.learning_rate", "layers.0.Conv2D.filters"
+    search = {"version": "v2", "trials": 3, "validation": 1000, "space": {rate: [1], filters: [1]}}
+
+    def trial(name: str, *accuracies: float, rate_: float = 0.00123456) -> Row:
+        changes = {rate: rate_, filters: 48}
+        metrics = {"val_accuracy": list(accuracies)}
+        return EMPTY | {"name": name, "version": "v2", "changes": changes, "metrics": metrics}
+
+    rows = [trial("pruned", 0.999), trial("second", 0.9, 0.98), trial("best", 0.9, 0.985)]
+    text = study_report.render(spec({"search": search}, "search-v2"), rows, {})
+    names = re.findall(r"^\| (pruned|second|best) ", text, re.M)
+    assert names == ["best", "second", "pruned"]
+    assert "| best | 0.9850 | 2 | 0.001235 | 48 |" in text
+    assert "      - Conv2D: {filters: 48, kernel_size: 3, activation: relu}\n" in text
+    assert "      Adam: {learning_rate: 0.00123456}\n" in text
+    assert is_rectangular(text)
+
+
+def test_a_study_without_trials_names_the_command() -> None:
+    with pytest.raises(DigitsError, match=r"`digits study run studies/v4\.yaml`"):
+        study_report.render(spec({"seeds": {"v1": 2}}), [], {})
+
+
+def test_promises_have_how_often_they_were_tried_and_kept() -> None:
     machine = {"processor": "P", "cores": "2", "memory": "24 GiB", "system": "Linux x86_64"}
     versions = {"date": "2026-01-02", "python": "3.11.7", "mlflow": "3.17.2", "dvc": "3.67.1"}
     faults = {"a full disk": {"promise": "one line", "tried": 20, "survived": 19}}
-    table = report.promises({"faults": faults, **machine, **versions})
-    assert "| a full disk | one line | 20 | 19 |" in table.splitlines()
-    assert "P, 2 cores, 24 GiB, Linux x86_64, Python 3.11.7, MLflow 3.17.2, DVC 3.67.1." in table
+    text = report.render_promises({"faults": faults, **machine, **versions})
+    assert "| a full disk | one line | 20 | 19 |" in text.splitlines()
+    assert "P, 2 cores, 24 GiB, Linux x86_64, Python 3.11.7, MLflow 3.17.2, DVC 3.67.1." in text
 
 
-def test_a_missing_metrics_file_is_named(metrics: Path) -> None:
-    (metrics / "timing" / "v2.json").unlink()
-    with pytest.raises(DigitsError, match=r"timing/v2\.json: not a JSON file"):
-        metrics.read(metrics)
+def test_the_command_writes_what_is_stale_and_check_names_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(folder / "studies")  # whose pages test_results checks
+    monkeypatch.chdir(tmp_path)
+    for name in ("studies", "params.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    changed = "metrics/report.md, metrics/training-time.png, docs/promises.md"
+    checked = CliRunner().invoke(main, ["report", "--check", "metrics"])
+    assert checked.exit_code == 1
+    assert checked.stderr == (f"digits: {changed}: not what metrics says; run `make report`\n")
+    written = CliRunner().invoke(main, ["report", "metrics"])
+    assert written.stdout.splitlines() == [f"wrote {path}" for path in changed.split(", ")]
+    again = CliRunner().invoke(main, ["report", "--check", "metrics"])
+    assert (again.exit_code, again.stdout) == (0, "")
+
+
+def test_numbers_have_their_spread() -> None:
+    summary = summarise([30, 20])
+    assert tables.spread(summary, ".1f", ".0f") == "25.0 ± 7.1 (20 – 30)"
+    assert tables.mean_deviation(summary, ".2f") == "25.00 ± 7.07"
+    assert tables.spread(summarise([30]), ".1f", ".0f") == "30"
+    assert tables.signed(-0.5, ".1f", " points", 100) == "−50.0 points"
+    assert [tables.percent(None), tables.number(None, ","), tables.signed(None)] == ["–"] * 3
+
+
+def test_a_name_that_a_template_does_not_get_is_an_error() -> None:
+    from jinja2 import DictLoader, UndefinedError
+
+    with pytest.raises(UndefinedError, match="nowhere"):
+        tables.environment(DictLoader({"page": "{{ nowhere }}"})).get_template("page").render()

@@ -7,21 +7,25 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import pytest
-from conftest import ROOT, digits, run
+from click.testing import CliRunner
+from conftest import ROOT, run
 
+import render
+from digits.cli import main
 from digits.core import config
-from digits.reports import metrics
+from digits.reports import metrics, tables
+from digits.reports.statistics import Summary, summarise
+from digits.reports.study_report import summaries
+from digits.study import spec
+from digits.study.results import Row, read_trials
 
 METRICS = ROOT / "metrics"
-TIMES = sorted(METRICS.glob("studies/*/timing/*.json"))
-SCORES, MACHINES = (
-    sorted(METRICS.glob(f"**/{folder}/*.json")) or [Path("none")]
-    for folder in ("scores", "machine")
-)
+STUDIES = sorted(path.parent.name for path in METRICS.glob("studies/*/trials.csv"))
+ENSEMBLE = METRICS / "studies/ensemble/ensemble.json"
+SCORES = [*sorted(METRICS.glob("scores/*.json")), ENSEMBLE]
 REPORTED = json.loads((METRICS / "report-2018.json").read_text())["versions"]
 # Test accuracy that a correct implementation reaches, seed to seed.
 BOUNDS = {"v1": (0.974, 0.982), "v2": (0.980, 0.988), "v3": (0.988, 0.9935), "v4": (0.9955, 0.9985)}
@@ -29,6 +33,20 @@ BOUNDS = {"v1": (0.974, 0.982), "v2": (0.980, 0.988), "v3": (0.988, 0.9935), "v4
 
 def scores(version: str) -> Any:
     return json.loads((METRICS / "scores" / f"{version}.json").read_text())
+
+
+def trials(study: str, version: str | None = None) -> list[Row]:
+    rows = read_trials(METRICS / "studies" / study / "trials.csv")
+    return [row for row in rows if row["version"] == (version or row["version"])]
+
+
+def sample(study: str, version: str, name: str) -> Summary:
+    return summarise([row["test"][name] for row in trials(study, version)])
+
+
+def words(page: str) -> str:
+    """A page's text on one line."""
+    return " ".join((ROOT / page).read_text(encoding="utf-8").split())
 
 
 @pytest.mark.parametrize("version", BOUNDS)
@@ -62,42 +80,61 @@ def test_counts_are_consistent(path: Path) -> None:
     assert len(scored["misclassified"]) == scored["test"]["errors"]
 
 
-def test_the_ensemble_and_its_members_are_those_of_the_parameters() -> None:
-    params = config.load(ROOT / "params.yaml")
-    version, seeds = params.ensemble.version, params.ensemble.seeds
-    members = {version, *(f"{version}-{seed}" for seed in seeds)}
-    folder = METRICS / "ensemble"
-    assert {path.stem for path in (folder / "scores").glob("*")} == {
-        *members,
-        f"{version}-ensemble",
-    }
-    assert {path.stem for path in (folder / "history").glob("*")} == members - {version}
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_committed_study_has_the_trials_of_its_file(study: str) -> None:
+    expected = spec.load(ROOT / f"studies/{study}.yaml", ROOT / "params.yaml").trials()
+    assert {row["name"] for row in trials(study)} == {trial.name for trial in expected}
+
+
+def test_the_ensemble_has_the_version_itself_as_a_member() -> None:
+    ensemble = json.loads(ENSEMBLE.read_text())
+    assert list(ensemble["members"]) == [row["name"] for row in trials("ensemble")]
+    seed = config.load(ROOT / "params.yaml").seed
+    (own,) = [row for row in trials("ensemble") if row["seed"] == seed]
+    test = scores(own["version"])["test"]
+    assert own["test"].items() >= {n: test[n] for n in ("loss", "accuracy", "errors")}.items()
 
 
 def test_the_page_on_v4_says_what_the_metrics_say() -> None:
     """Its prose is written by hand."""
-    page = " ".join((ROOT / "docs/v4.md").read_text().split())
-    ensemble = metrics.read(METRICS).ensemble
-    assert ensemble is not None
-    errors = [scored["test"]["errors"] for scored in ensemble.members.values()]
-    seconds = [told for told in ensemble.seconds.values() if told is not None]
-    assert f"{mean(errors):.1f} ± {stdev(errors):.1f} test errors" in page
-    assert f"(n = {len(errors)} seeds) after {mean(seconds):.0f} ± {stdev(seconds):.0f} s" in page
-    assert f"With {ensemble.scores['test']['errors']} errors" in page
-    missed = Counter(i for scored in ensemble.members.values() for i in scored["misclassified"])
+    page, members = words("docs/v4.md"), trials("ensemble")
+    ensemble = json.loads(ENSEMBLE.read_text())
+    errors = sample("ensemble", "v4", "errors")
+    seconds = summarise([row["seconds"] for row in members])
+    assert f"{tables.mean_deviation(errors, '.1f')} test errors" in page
+    assert f"(n = {errors.n} seeds) after {tables.mean_deviation(seconds, '.0f')} s" in page
+    assert f"With {ensemble['test']['errors']} errors" in page
+    missed = Counter(i for m in ensemble["members"].values() for i in m["misclassified"])
     times = Counter(missed.values())
     assert f"of the {len(missed)} images that any of the five misses" in page
     assert f"{times[5]} are missed by all and {times[3] + times[4]} by three or four" in page
 
 
-def test_the_page_says_of_v2_what_the_study_found() -> None:
+def test_the_readme_says_what_the_metrics_say() -> None:
+    """It is written by hand."""
+    readme = words("README.md")
+    for version, study in {**dict.fromkeys(REPORTED, "reproduction"), "v4": "ensemble"}.items():
+        accuracy = sample(study, version, "accuracy")
+        cells = (
+            version,
+            f"{tables.mean_deviation(accuracy.scaled(100), '.3f')} % (n = {accuracy.n})",
+            tables.mean_deviation(sample(study, version, "errors"), ".1f"),
+            tables.percent(REPORTED[version]["test_accuracy"] if version in REPORTED else None),
+        )
+        assert tables.row(*cells) in readme
+    races = json.loads((ROOT / "benchmarks/results/benchmark.json").read_text())["training"]
+    ratios = [f"{races[version]['ratio_to_plain']['median']:.1f}" for version in REPORTED]
+    assert f"`fit` {ratios[0]} times as long as ours, of v2 {ratios[1]} and of v3 {ratios[2]}" in (
+        readme
+    )
+
+
+def test_the_readme_says_of_v2_what_the_study_showed() -> None:
     """Its prose is written by hand."""
-    study = metrics.read(METRICS).study
-    assert study is not None
-    (v2,) = [version for version in study.versions(study.results, REPORTED) if version.name == "v2"]
-    assert REPORTED["v2"]["test_accuracy"] < v2.accuracy.least
-    assert v2.inside(0.95) == len(v2.losses)
-    assert v2.test_loss.chance(REPORTED["v2"]["test_loss"]) > 0.05
+    (v2,) = [v for v in summaries(trials("reproduction"), REPORTED) if v.name == "v2"]
+    assert REPORTED["v2"]["test_accuracy"] < min(v2.accuracies)
+    assert v2.epochs_outside() == 0
+    assert v2.test_loss.p_value(REPORTED["v2"]["test_loss"]) > 0.05
 
 
 def test_dvc_lock_belongs_to_the_code_and_the_parameters() -> None:
@@ -118,30 +155,48 @@ def test_dvc_lock_belongs_to_the_code_and_the_parameters() -> None:
     assert changed == [], "run `make`"
 
 
-def test_report_and_readme_say_what_the_metrics_say() -> None:
-    done = digits(ROOT, "report", "--check", "metrics", "README.md")
-    assert done.returncode == 0, done.stderr
+def test_the_pages_say_what_the_metrics_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    checked = CliRunner().invoke(main, ["report", "--check", "metrics"])
+    assert (checked.exit_code, checked.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("path", [*MACHINES, *TIMES], ids=lambda path: path.stem)
-def test_results_were_made_with_the_pinned_libraries(path: Path) -> None:
-    pinned = dict(
-        re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements/main.txt").read_text(), re.M)
-    )
-    told = json.loads(path.read_text())
-    machine = told.get("machine", told)
-    assert {"keras", "numpy"} < set(machine)
+def test_the_page_of_the_benchmarks_says_what_they_measured() -> None:
+    assert render.PAGE.read_text(encoding="utf-8") == render.page(render.RESULTS)
+
+
+def test_every_training_has_its_time() -> None:
+    read = metrics.read(METRICS, metrics.read_times(METRICS))
+    assert all(version.seconds for version in read.versions), "run `make report`"
+
+
+MACHINES = {
+    **metrics.read_times(METRICS),
+    **{row["name"]: row["machine"] for study in STUDIES for row in trials(study)},
+}
+
+
+@pytest.mark.parametrize("name", [name for name, machine in MACHINES.items() if machine])
+def test_results_were_made_with_the_pinned_libraries(name: str) -> None:
+    text = (ROOT / "requirements/main.txt").read_text()
+    pinned = dict(re.findall(r"^([\w-]+)==([\w.]+)", text, re.M))
+    machine = MACHINES[name]
+    assert machine["keras"] == pinned["keras"]
     assert {"tensorflow", "tensorflow-cpu"} & set(machine)
-    for name in set(machine) & set(pinned):
-        assert machine[name] == pinned[name]
+    for library in set(machine) & set(pinned):
+        assert machine[library] == pinned[library]
 
 
-def test_every_figure_of_the_report_is_there() -> None:
-    page = (METRICS / "report.md").read_text()
-    figures = re.findall(r"\]\((.*?\.png)\)", page)
-    assert len(figures) >= 3 + 4 * len(REPORTED)
-    for figure in figures:
-        assert (METRICS / figure).is_file()
+@pytest.mark.parametrize("page", [*METRICS.glob("**/*.md"), *ROOT.glob("*.md")], ids=str)
+def test_every_figure_of_a_page_is_there(page: Path) -> None:
+    for figure in re.findall(r"\]\((.*?\.png)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / figure).is_file(), figure
+
+
+def test_the_report_shows_four_figures_of_each_version() -> None:
+    page = (METRICS / "report.md").read_text(encoding="utf-8")
+    for version in BOUNDS:
+        assert page.count(f"(figures/{version}-") == 4
 
 
 def test_no_pinned_requirement_names_an_index() -> None:
@@ -155,5 +210,5 @@ def test_git_tracks_no_large_file() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    sizes = {name: (ROOT / name).stat().st_size for name in listed.stdout.split("\0") if name}
-    assert {name for name, size in sizes.items() if size > 2**20} == set()
+    paths = [path for name in listed.stdout.split("\0") if (path := ROOT / name).is_file()]
+    assert [path for path in paths if path.stat().st_size > 2**20] == []

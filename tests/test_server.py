@@ -1,28 +1,61 @@
-"""A real MLflow server: used, lost in mid-training, back again."""
+"""A real MLflow server: used, lost while a model is trained, back again."""
 
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from subprocess import Popen
 
 import mlflow
 import pytest
-from conftest import digits, environment, free_port, make_project, mlflow_server, run
+import yaml
+from commands import invoke, train_command
+from conftest import ROOT, TINY_PARAMS, environment, free_port, mlflow_server
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from digits.core import models
+from digits.core import dataset, models
+from digits.core.dataset import Dataset
 
 
 def team_server(folder: Path, port: int) -> AbstractContextManager[tuple[Popen[bytes], str]]:
-    """A server with proxied artifacts, whose database is not the project's."""
+    """A server that stores artifacts too, with a database that is not the project's."""
     folder.mkdir(exist_ok=True)
     options = ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/team.db"]
     options += ["--artifacts-destination", str(folder / "artifacts")]
     return mlflow_server(folder, port, "server", *options)
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny: Dataset, checksums: dict[str, str]) -> Path:
+    """A folder with parameters and images."""
+    folder = tmp_path / "project"
+    dataset.save(tiny, folder / "data/mnist.npz")
+    data = {"validation": 0, "mirrors": ["nowhere"], "sha256": checksums}
+    (folder / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS | {"data": data}))
+    return folder
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that is yet to be started; this process is connected to it."""
+    address = f"http://127.0.0.1:{free_port()}"
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "2")  # `connect` would set them for good.
+    mlflow.set_tracking_uri(address)
+    yield address
+    mlflow.set_tracking_uri(None)
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def train_v1() -> list[str]:
+    return train_command("v1", reference=str(ROOT / "metrics/report-2018.json"))
 
 
 @pytest.mark.faults(
@@ -30,83 +63,72 @@ def team_server(folder: Path, port: int) -> AbstractContextManager[tuple[Popen[b
     "training goes on to its end, all is saved; what was not sent is, by `digits send`",
 )
 def test_a_training_outlives_its_server_and_what_it_logged_is_sent_later(
-    tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
+    project: Path, address: str, tmp_path: Path
 ) -> None:
-    project = make_project(tmp_path / "project", idx_folder, checksums)
-    params = (project / "params.yaml").read_text().replace("epochs: 3", "epochs: 3000")
+    server = {"MLFLOW_TRACKING_URI": address}
+    params = (project / "params.yaml").read_text().replace("epochs: 3", "epochs: 1000")
     (project / "params.yaml").write_text(params)
-    assert run(project, "dvc", "repro", "fetch").returncode == 0
-    port = free_port()
-    address = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
-    with team_server(tmp_path / "server", port) as (serving, _):
+    with team_server(tmp_path / "server", port_of(address)) as (process, _):
         training = Popen(
-            ["dvc", "repro", "train@v1"],
+            [sys.executable, "-m", "digits", *train_v1()],
             cwd=project,
-            env=environment(**address),
+            env=environment(PYTHONPATH=str(ROOT / "src"), **server),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         assert training.stdout is not None
         assert any("epoch 50/" in line for line in training.stdout)
-        os.killpg(serving.pid, signal.SIGKILL)
-        said, _ = training.communicate(timeout=200)
-    assert training.returncode == 0, said
-    (line,) = (line for line in said.splitlines() if "digits send" in line)
-    assert line.startswith(f"digits: MLflow server http://127.0.0.1:{port}: gone;")
-    assert "Traceback" not in said
-    assert (project / "data/models/v1.keras").is_file()
-    refused = run(project, sys.executable, "-m", "digits", "send", PYTHONPATH="src", **address)
-    assert refused.returncode == 1
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = training.communicate(timeout=200)
+    assert training.returncode == 0, output
+    (line,) = (line for line in output.splitlines() if "digits send" in line)
+    assert line.startswith(f"digits: MLflow server {address}: gone;")
+    assert "Traceback" not in output
+    refused = invoke(project, "send", **server)
+    assert refused.exit_code == 1
     assert "no answer" in refused.stderr
-    with team_server(tmp_path / "server", port):
-        sent = run(project, sys.executable, "-m", "digits", "send", PYTHONPATH="src", **address)
-        assert sent.returncode == 0, sent.stderr
-        mlflow.set_tracking_uri(address["MLFLOW_TRACKING_URI"])
+    with team_server(tmp_path / "server", port_of(address)):
+        sent = invoke(project, "send", **server)
+        assert sent.exit_code == 0, sent.output
         client = MlflowClient()
-        (found,) = client.search_runs(
-            [e.experiment_id for e in client.search_experiments()], "attributes.run_name = 'v1'"
-        )
-        assert found.info.status == "FINISHED"
-        steps = [m.step for m in client.get_metric_history(found.info.run_id, "loss")]
-        assert steps == list(range(1, 3001))
-        names = {entry.path for entry in client.list_artifacts(found.info.run_id)}
+        (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+        assert (run.info.run_name, run.info.status) == ("v1", "FINISHED")
+        steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")]
+        assert steps == list(range(1, 1001))
+        names = {entry.path for entry in client.list_artifacts(run.info.run_id)}
         assert {"console.log", "figures"} <= names
-        (output,) = found.outputs.model_outputs
-        logged = client.get_logged_model(output.model_id)
-        loaded = mlflow.keras.load_model(logged.model_uri)
-        mlflow.set_tracking_uri(None)
-    kept = models.load(project / "data/models/v1.keras")
-    for one, other in zip(loaded.get_weights(), kept.get_weights(), strict=True):
+        (output_model,) = run.outputs.model_outputs
+        loaded = mlflow.keras.load_model(f"models:/{output_model.model_id}")
+    trained = models.load(project / "data/models/v1.keras")
+    for one, other in zip(loaded.get_weights(), trained.get_weights(), strict=True):
         assert (one == other).all()
-    again = run(project, sys.executable, "-m", "digits", "send", PYTHONPATH="src", **address)
-    assert again.stdout == "nothing to send\n"
+    assert invoke(project, "send", **server).stdout == "nothing to send\n"
 
 
-def test_the_champion_is_on_the_server_and_answers_from_there(
-    tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
+def test_the_champion_is_on_the_server_and_predicts_from_there(
+    project: Path, address: str, tmp_path: Path
 ) -> None:
-    project = make_project(tmp_path / "project", idx_folder, checksums)
+    server = {"MLFLOW_TRACKING_URI": address}
     picture = Image.new("L", (60, 90), 255)
     picture.paste(0, (25, 15, 33, 75))
     picture.save(project / "one.png")
-    port = free_port()
-    address = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
-    with team_server(tmp_path / "server", port):
-        done = run(project, "dvc", "repro", **address)
-        assert done.returncode == 0, done.stdout + done.stderr
-        mlflow.set_tracking_uri(address["MLFLOW_TRACKING_URI"])
-        found = MlflowClient().search_model_versions("name = 'mnist-digits'")
-        mlflow.set_tracking_uri(None)
-        assert sorted(entry.tags["version"] for entry in found) == ["v1", "v2"]
-        again = digits(project, "register", "--models", "data/models", **address)
-        assert "stays: no other is better" in again.stdout, again.stderr
+    with team_server(tmp_path / "server", port_of(address)):
+        trained = invoke(project, *train_v1(), **server)
+        assert trained.exit_code == 0, trained.output
+        files = ["--data", "data/mnist.npz", "--models", "data/models", "--scores", "scores"]
+        evaluated = invoke(project, "evaluate", *files, **server)
+        assert "mnist-digits@champion: v1 (registered version 1, " in evaluated.stdout
+        (entry,) = mlflow.search_model_versions(filter_string="name = 'mnist-digits'")
+        assert entry.tags["version"] == "v1"
+        again = invoke(project, "register", "--models", "data/models", **server)
+        assert "stays: no other is better" in again.stdout, again.output
         (project / "data/models").rename(project / "data/elsewhere")
-        read = digits(project, "predict", "one.png", **address)
-        assert read.returncode == 0, read.stderr
-        assert read.stderr.startswith("digits: mnist-digits@champion: v")
+        predicted = invoke(project, "predict", "one.png", **server)
+        assert predicted.exit_code == 0, predicted.output
+        assert predicted.stderr.startswith("digits: mnist-digits@champion: v1")
     assert not (project / "mlflow.db").exists()
-    gone = digits(project, "predict", "one.png", **address)
-    assert gone.returncode == 1
-    assert gone.stderr.startswith(f"digits: MLflow server http://127.0.0.1:{port}: no answer")
-    assert gone.stderr.count("\n") == 1
+    refused = invoke(project, "predict", "one.png", **server)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"digits: MLflow server {address}: no answer")
+    assert refused.stderr.count("\n") == 1

@@ -1,114 +1,157 @@
-"""Prediction intervals, and what is said of a reported number."""
+"""Prediction intervals, paired comparisons, and what a study's page concludes from them."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 
-from digits.reports import statistics, study, study_figures
+from digits.reports import statistics, study_figures, study_report
 from digits.reports.figures import png
+from digits.study.results import EMPTY, Row
+from digits.study.spec import Study, StudySpec
 
 REPORTED = {"v1": {"test_accuracy": 0.97, "test_loss": 0.1, "history": {"loss": [0.5, 0.2]}}}
+MACHINE = {"processor": "P", "cores": "2", "memory": "24 GiB"}
 
 
-def results(
-    version: str = "v1", mean: float = 0.97, n: int = 20, loss: float = 0.5
-) -> list[dict[str, object]]:
-    noise = np.linspace(-0.001, 0.001, n)
+def trials(version: str = "v1", mean: float = 0.97, n: int = 20, loss: float = 0.5) -> list[Row]:
+    noise = np.linspace(-0.001, 0.001, n).tolist()
     return [
         {
+            **EMPTY,
+            "name": f"{version}-{seed}",
             "version": version,
             "seed": seed,
             "threads": 1,
-            "test": {"accuracy": mean + shift, "loss": 0.1 - shift},
+            "test": {"accuracy": mean + shift, "loss": 0.1 - shift, "errors": seed},
             "metrics": {"loss": [loss + shift, 0.2 - shift]},
+            "machine": MACHINE,
         }
         for seed, shift in enumerate(noise)
     ]
 
 
+def page(rows: list[Row], reference: Any = REPORTED) -> str:
+    study = Study.model_validate({"seeds": {"v1": 20}})
+    return study_report.render(StudySpec("reproduction", study, {}), rows, reference)
+
+
+def table_row(page: str, start: str) -> str:
+    (row,) = [line for line in page.splitlines() if line.startswith(start)]
+    return row
+
+
 def test_the_interval_of_one_more_run_is_that_of_the_tables() -> None:
     """For n = 10: t = 2.262, so the factor is 2.262 √1.1 = 2.373 (Hahn 1969)."""
-    told = statistics.spread([float(i) for i in range(10)])
-    low, high = told.interval(0.95)
+    summary = statistics.summarise([float(i) for i in range(10)])
+    low, high = summary.interval(0.95)
     assert (high - low) / 2 == pytest.approx(2.373 * np.std(range(10), ddof=1), rel=1e-3)
     assert (low + high) / 2 == 4.5
-    assert told.percentile(low) == pytest.approx(0.025)
-    assert told.percentile(4.5) == pytest.approx(0.5)
-    assert [told.chance(low), told.chance(high)] == pytest.approx([0.05, 0.05])
-    assert told.chance(4.5) == pytest.approx(1)
+    assert summary.percentile(low) == pytest.approx(0.025)
+    assert summary.percentile(4.5) == pytest.approx(0.5)
+    assert [summary.p_value(low), summary.p_value(high)] == pytest.approx([0.05, 0.05])
+    assert summary.p_value(4.5) == pytest.approx(1)
 
 
-def test_it_holds_one_more_run_as_often_as_it_says() -> None:
+def test_the_interval_holds_one_more_run_as_often_as_its_level() -> None:
     draws = np.random.default_rng(1).normal(size=(4000, 6))
-    held = 0
-    for *known, another in draws:
-        held += statistics.is_within(another, statistics.spread(known).interval(0.95))
+    held = sum(statistics.summarise(sample).includes(another) for *sample, another in draws)
     assert held / len(draws) == pytest.approx(0.95, abs=0.015)
 
 
 def test_three_intervals_are_widened_so_that_all_hold_together() -> None:
     by_chance = 1 - 0.95**3
     assert by_chance == pytest.approx(0.143, abs=0.001)
-    assert statistics.family_level(3) ** 3 == pytest.approx(0.95)
-    assert statistics.family_chance(0.05, 3) == pytest.approx(by_chance)
+    assert statistics.familywise_level(3) ** 3 == pytest.approx(0.95)
+    assert statistics.familywise_p(0.05, 3) == pytest.approx(by_chance)
 
 
-@pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.0]])
-def test_no_interval_without_a_spread(values: list[float]) -> None:
+@pytest.mark.parametrize("values", [[1.0], [1.0, 1.0]])
+def test_without_a_spread_there_is_no_interval(values: list[float]) -> None:
     with pytest.raises(ValueError, match="two or more different"):
-        statistics.spread(values)
+        statistics.summarise(values).interval()
 
 
-def test_a_reported_number_within_is_consistent() -> None:
-    table = study.table(results(), REPORTED, ["a machine"])
-    (row,) = [line for line in table.splitlines() if line.startswith("| v1 | 20 ")]
+def test_networks_are_compared_by_the_images_that_only_one_misses() -> None:
+    """By hand: of 5 images 1 to 4 or more unequally, 2 (1 + 5) / 2⁵ = 0.375."""
+    assert statistics.mcnemar([1, 2], [2, 3, 4, 5, 6]) == (1, 4, 0.375)
+    assert statistics.mcnemar([1, 2], [1, 3]) == (1, 1, 1)
+    assert statistics.mcnemar([1], [1]) == (0, 0, 1)
+
+
+def test_a_reported_number_within_the_interval_is_consistent() -> None:
+    text = page(trials())
+    row = table_row(text, "| v1 | 20 ")
     assert "| 97.000 | 50.0 |" in row
     assert row.endswith("| yes |")
-    assert "the reported test accuracy is consistent with our runs for v1. " in table
-    assert "every one lies within" in table
-    assert "a machine" in table
+    assert "the reported test accuracy is consistent with our runs for v1. " in text
+    assert "every one lies within." in text
+    assert "Threads of each run: 1, on P, 2 cores, 24 GiB;" in text
 
 
-def test_one_outside_is_not() -> None:
-    table = study.table(results(mean=0.975), REPORTED, ["a machine"])
-    (row,) = [line for line in table.splitlines() if line.startswith("| v1 | 20 ")]
-    assert row.endswith("| **no** |")
-    assert "consistent with our runs for none, and not for v1: one run in " in table
+def test_a_reported_number_outside_is_not() -> None:
+    text = page(trials(mean=0.975))
+    assert table_row(text, "| v1 | 20 ").endswith("| **no** |")
+    assert "consistent with our runs for none, and not for v1: one run in " in text
 
 
-def test_a_loss_outside_is_told_with_its_epochs() -> None:
-    table = study.table(results(loss=0.6), REPORTED, ["a machine"])
-    assert "v1 (1 of 2 epochs) lies outside" in table
-    assert "| 0.6000 ± 0.0006 | 0.5000 | 0.0 |" in table
-    assert "| 1 of 2 |" in table
+def test_the_verdict_names_the_epochs_whose_loss_lies_outside() -> None:
+    text = page(trials(loss=0.6))
+    assert "v1 (1 of 2 epochs) lies outside." in text
+    assert "| 0.6000 ± 0.0006 | 0.5000 | 0.0 |" in text
+    assert "| 1 of 2 |" in text
+
+
+def test_several_versions_may_lie_outside() -> None:
+    reported = dict.fromkeys(("v1", "v2", "v3"), REPORTED["v1"])
+    rows = [row for name in reported for row in trials(name, 0.975, loss=0.6)]
+    text = page(rows, reported)
+    assert "with our runs for none, and not for v1: one run in" in text
+    assert "versions one would, and not for v3: one run in" in text
+    of = "(1 of 2 epochs)"
+    assert f"of cases, v1 {of}, v2 {of} and v3 {of} lie outside." in text
 
 
 def test_a_version_that_2018_did_not_have_has_its_spread_alone() -> None:
-    told = results() + results("v4", 0.99, n=3)
-    table = study.table(told, REPORTED, ["a machine"])
-    (row,) = [line for line in table.splitlines() if line.startswith("| v4 | 3 ")]
-    assert row.endswith("| – | – | – | – |")
-    assert "Of 1 intervals" in table
-    section = study.section(told, REPORTED, "there")
-    assert "there/accuracies.png" in section
-    assert "v4, n = 3: training loss" in section
+    text = page(trials() + trials("v4", 0.99, n=3))
+    assert table_row(text, "| v4 | 3 ").endswith("| – | – | – | – |")
+    assert "Of 1 intervals" in text
+    assert "| v4, n = 3: training loss, epoch |" in text
+    assert "| 2018 |" not in page(trials("v4"))
+
+
+def test_a_curve_of_other_length_is_not_compared() -> None:
+    reported = {"v1": REPORTED["v1"] | {"history": {"loss": [0.5, 0.2, 0.1]}}}
+    text = page(trials(), reported)
+    assert "consistent with our runs for v1." in text
+    assert "reported epochs" not in text
 
 
 def test_a_version_with_a_single_run_is_left_out() -> None:
-    assert set(study.by_version(results() + results("v2", n=1))) == {"v1"}
+    rows = trials() + trials("v2", n=1)
+    assert [version.name for version in study_report.summaries(rows, REPORTED)] == ["v1"]
 
 
-def test_runs_that_do_not_differ_say_nothing() -> None:
-    same = [result | {"test": {"accuracy": 1.0, "loss": 0.1}} for result in results(n=3)]
-    assert study.by_version(same) == {}
-    assert study.table(same, REPORTED, ["a machine"]).startswith("No version has two runs")
+def test_runs_that_do_not_differ_leave_the_spread_unknown() -> None:
+    same = [row | {"test": {"accuracy": 1.0, "loss": 0.1}} for row in trials(n=3)]
+    assert study_report.summaries(same, REPORTED) == []
+    assert "No version has two runs" in page(same)
+
+
+def test_trials_that_stopped_early_are_compared_as_far_as_all_ran() -> None:
+    rows = trials(n=3)
+    rows[1]["metrics"]["loss"].append(0.1)
+    (version,) = study_report.summaries(rows, {})
+    assert len(version.losses) == 2
 
 
 def test_figures_show_all_runs_and_the_same_bytes() -> None:
-    accuracies = {"v1": [0.97, 0.97, 0.98], "v4": [0.99, 0.991]}
-    curves = {"v1": [[0.5, 0.2], [0.4, 0.3]], "v4": [[0.5, 0.2, 0.1], [0.4, 0.3, 0.2]]}
-    drawn = study_figures.accuracies(accuracies, {"v1": 0.975})
+    rows = trials(n=3) + trials("v4", 0.99, n=2)
+    versions = study_report.summaries(rows, REPORTED)
+    drawn = study_figures.accuracies(versions)
     points = [line for axes in drawn.axes for line in axes.lines if line.get_marker() == "o"]
     assert [np.size(line.get_xdata()) for line in points][:2] == [3, 2]
-    assert png(drawn) == png(study_figures.accuracies(accuracies, {"v1": 0.975}))
-    losses = study_figures.losses(curves, {"v1": [0.5, 0.25]})
-    assert png(losses) == png(study_figures.losses(curves, {"v1": [0.5, 0.25]}))
+    assert png(drawn) == png(study_figures.accuracies(versions))
+    assert png(study_figures.losses(versions)) == png(study_figures.losses(versions))
+    (alone,) = [len(study_figures.losses(versions[1:]).axes)]
+    assert alone == 1  # Without a reported curve there is no panel of differences.

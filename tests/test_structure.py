@@ -83,7 +83,7 @@ STAGES = {name: stage.get("do", stage) for name, stage in PIPELINE["stages"].ite
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_all_the_code_that_shapes_its_outputs(stage: str) -> None:
-    """A folder counts as all that is in it. What `train` draws goes to MLflow, not to its outputs."""
+    """A folder counts as all in it. What `train` draws goes to MLflow, not to its outputs."""
     command = shlex.split(STAGES[stage]["cmd"].removeprefix("${digits} "))[0]
     dependencies = [Path(path) for path in STAGES[stage]["deps"]]
     recorded = "src/digits/reports/" if command in ("train", "evaluate") else "none"

@@ -1,9 +1,12 @@
-"""Runs: where they go, and how they end."""
+"""MLflow runs: where they are stored, what they hold, and how they end."""
 
+import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -11,9 +14,11 @@ from typing import Any
 
 import mlflow
 import mlflow.store.db.utils as db_utils
+import psutil
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
+from conftest import environment
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
@@ -22,9 +27,9 @@ from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 from digits import DigitsError
 from digits.core import files
 from digits.core.dataset import Dataset
-from digits.tracking import outbox
-from digits.tracking.connection import connect, find_run
-from digits.tracking.run import MODEL_TAG, Run, start_run
+from digits.tracking import connection, local_store, machine, outbox
+from digits.tracking.connection import describe_run, find_run
+from digits.tracking.run import MODEL_TAG, PROCESS_TAG, Run, attached_run, start_run
 
 another_database = pytest.mark.faults(
     "`mlflow.db` deleted, or made by an older or newer MLflow",
@@ -32,69 +37,152 @@ another_database = pytest.mark.faults(
 )
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty project's store."""
+@pytest.fixture(autouse=True)
+def _disconnect(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    folder = tmp_path / "a project, été"
-    folder.mkdir()
-    connect(folder)
-    yield folder
+    yield
     mlflow.set_tracking_uri(None)
 
 
-def status(run: Run) -> str:
-    return str(MlflowClient().get_run(run.id).info.status)
+def connect(folder: Path, log: Callable[[str], object] = print) -> None:
+    """Connect this process as a new process would be, though MLflow has set the variable."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    connection.connect(folder, log)
 
 
-def test_the_projects_own_database_has_one_experiment_with_artifacts_beside_it(store: Path) -> None:
+@pytest.fixture(scope="module")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project's database without runs, to be copied."""
+    folder = tmp_path_factory.mktemp("new")
+    connect(folder)
+    return folder
+
+
+@pytest.fixture
+def store(new_database: Path, tmp_path: Path) -> Path:
+    """The folder of a project to whose empty database this process is connected."""
+    folder = tmp_path / "a project, été"
+    folder.mkdir()
+    shutil.copy(new_database / "mlflow.db", folder)
+    connect(folder)
+    return folder
+
+
+def logged(run: Run) -> Any:
+    return MlflowClient().get_run(run.id)
+
+
+def query(database: Path, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_the_projects_own_database_has_one_experiment_with_artifacts_beside_it(
+    tmp_path: Path,
+) -> None:
+    connect(tmp_path)
     (experiment,) = MlflowClient().search_experiments()
     assert experiment.name == "mnist"
-    assert Path(experiment.artifact_location) == store / "mlruns" / "0"
-    assert (store / "mlflow.db").is_file()
-
-
-def test_connecting_twice_changes_nothing(store: Path) -> None:
-    connect(store)
-    assert len(MlflowClient().search_experiments()) == 1
+    assert Path(experiment.artifact_location) == tmp_path / "mlruns" / "0"
+    assert (tmp_path / "mlflow.db").is_file()
+    connect(tmp_path)
+    assert len(MlflowClient().search_experiments()) == 1, "connecting again changes nothing"
 
 
 def test_another_store_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/team.db")
-    connect(tmp_path)
+    connection.connect(tmp_path)
     names = {experiment.name for experiment in MlflowClient().search_experiments()}
     assert names == {"Default", "mnist"}
-    mlflow.set_tracking_uri(None)
 
 
-def test_a_store_that_cannot_be_used_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("this is no database, it is a text of some length")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(DigitsError, match=r"mlflow\.db: cannot be used") as error:
         connect(tmp_path)
     assert "\n" not in str(error.value)
-    mlflow.set_tracking_uri(None)
+
+
+def test_others_can_read_the_projects_database_while_one_writes(store: Path) -> None:
+    assert query(store / "mlflow.db", "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_a_moved_database_is_repaired_and_the_user_told(store: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    moved = store.rename(tmp_path / "moved")
+    connect(moved, log=lines.append)
+    assert lines == [f"{moved}/mlflow.db: was made in {store}; its artifacts are here now"]
 
 
 def test_a_run_that_ends_is_finished(store: Path) -> None:
     with start_run("v1") as run:
-        assert status(run) == "RUNNING"
-    assert status(run) == "FINISHED"
-    assert MlflowClient().get_run(run.id).info.run_name == "v1"
+        assert logged(run).info.status == "RUNNING"
+    assert logged(run).info.status == "FINISHED"
+    assert logged(run).info.run_name == "v1"
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [(ValueError, "FAILED"), (SystemExit, "FAILED"), (KeyboardInterrupt, "KILLED")],
 )
-def test_a_run_that_does_not_end_well_says_so(
+def test_a_run_that_is_interrupted_or_fails_has_that_status(
     error: type[BaseException], expected: str, store: Path
 ) -> None:
     with pytest.raises(error), start_run("v1") as run:
         raise error
-    assert status(run) == expected
+    assert logged(run).info.status == expected
+    assert logged(run).data.tags.get("interrupted") == ("true" if expected == "KILLED" else None)
+
+
+def test_what_is_logged_is_in_the_run(store: Path, tiny: Dataset) -> None:
+    with start_run("v1", root=store) as run:
+        run.tags({"version": "v1"})
+        run.parameters({"training.epochs": 3})
+        for step in (1, 2):
+            run.metrics({"loss": 1 / step, "accuracy": 0.5}, step=step)
+        run.metrics({"training_seconds": 2})
+        run.datasets(tiny, "mnist", ["somewhere"], "a" * 64)
+        run.image(b"a PNG file", "confusion.png")
+        run.text("v1: trained\n", "console.log")
+    data, inputs = logged(run).data, logged(run).inputs.dataset_inputs
+    assert data.tags["version"] == "v1"
+    assert data.params == {"training.epochs": "3"}
+    history = MlflowClient().get_metric_history(run.id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 1), (2, 0.5)]
+    assert data.metrics["training_seconds"] == 2
+    assert {part.dataset.name for part in inputs} == {"mnist-training", "mnist-testing"}
+    assert {part.dataset.digest for part in inputs} == {"a" * 32}
+    artifacts = store / "mlruns/0" / run.id / "artifacts"
+    assert (artifacts / "figures/confusion.png").read_bytes() == b"a PNG file"
+    assert (artifacts / "console.log").read_text() == "v1: trained\n"
+    assert not run.outbox_folder.exists()
+
+
+def test_metrics_of_epochs_are_sent_at_most_once_a_second(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    record = outbox.record
+
+    def count(client: MlflowClient, run_id: str, entry: outbox.Entry) -> None:
+        calls.append(len(entry["metrics"]))
+        record(client, run_id, entry)
+
+    with start_run("v1") as run:
+        monkeypatch.setattr(outbox, "record", count)
+        for step in range(1, 101):
+            run.metrics({"loss": 1 / step}, step=step)
+        assert calls == [1]
+    assert calls == [1, 99]
+
+
+def test_a_closed_run_is_opened_again(store: Path) -> None:
+    with pytest.raises(ValueError, match="no"), start_run("study") as first:
+        raise ValueError("no")
+    with start_run("study", resume=first.id) as again:
+        assert logged(again).info.status == "RUNNING"
+    assert again.id == first.id
+    assert logged(again).info.status == "FINISHED"
 
 
 def test_the_run_of_mlflow_run_is_used_by_the_one_that_attaches(
@@ -105,10 +193,9 @@ def test_the_run_of_mlflow_run_is_used_by_the_one_that_attaches(
     monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
     with start_run("v2", attach=True) as run:
         run.parameters({"training.epochs": 3})
-    found = MlflowClient().get_run(run.id)
     assert run.id == opened.info.run_id
-    assert found.info.run_name == "v2"
-    assert found.data.params == {"epochs": "3", "training.epochs": "3"}
+    assert logged(run).info.run_name == "v2"
+    assert logged(run).data.params == {"epochs": "3", "training.epochs": "3"}
 
 
 def test_the_run_of_mlflow_run_is_the_parent_of_the_others(
@@ -118,26 +205,25 @@ def test_the_run_of_mlflow_run_is_the_parent_of_the_others(
     monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
     with start_run("v1") as run:
         assert run.id != opened.info.run_id
-    tags = MlflowClient().get_run(run.id).data.tags
-    assert tags["mlflow.parentRunId"] == opened.info.run_id
+    assert logged(run).data.tags["mlflow.parentRunId"] == opened.info.run_id
     assert "MLFLOW_RUN_ID" not in os.environ
 
 
-def test_a_model_file_finds_the_newest_run_that_made_it(store: Path, tmp_path: Path) -> None:
-    model = tmp_path / "v1.keras"
-    model.write_bytes(b"a model")
-    assert find_run(model) is None
-    for _ in range(2):
-        with start_run("v1") as run:
-            run.tags({MODEL_TAG: files.sha256(model)})
-    project = tmp_path / "project"
-    found = find_run(model, root=project)
-    assert found is not None
-    assert found.id == run.id
-    assert found.unsent == project / "outbox" / run.id, "also where DVC works in a copy"
+def test_only_a_process_of_mlflow_run_has_a_run_to_attach_to(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with attached_run("evaluate") as none:
+        assert none is None
+    opened = MlflowClient().create_run("0")
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
+    with attached_run("evaluate", wanted=False) as unwanted:
+        assert unwanted is None
+    with attached_run("evaluate") as run:
+        assert run is not None
+        assert run.id == opened.info.run_id
 
 
-def test_a_run_that_is_gone_cannot_be_attached_to(
+def test_a_run_that_does_not_exist_cannot_be_attached_to(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
@@ -148,92 +234,46 @@ def test_a_run_that_is_gone_cannot_be_attached_to(
         pass
 
 
-def test_a_run_whose_process_was_killed_is_closed_by_the_next_start(
-    store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script = (
-        "import os, signal, sys; from pathlib import Path; from digits import tracking\n"
-        "connect(Path(sys.argv[1]))\n"
-        "with start_run('v1'): os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    subprocess.run([sys.executable, "-c", script, str(store)], check=False)
+def test_a_model_file_finds_the_newest_run_that_made_it(store: Path, tmp_path: Path) -> None:
+    model = tmp_path / "v1.keras"
+    model.write_bytes(b"a model")
+    assert find_run(model) is None
+    for _ in range(2):
+        with start_run("v1") as run:
+            run.tags({MODEL_TAG: files.sha256(model), "git.commit": "a" * 40})
+    project = tmp_path / "project"
+    newest = find_run(model, root=project)
+    assert newest is not None
+    assert newest.id == run.id
+    assert newest.outbox_folder == project / "outbox" / run.id, "also where DVC works in a copy"
+    assert describe_run(newest).startswith(f"run {run.id} (v1) of 20")
+    assert describe_run(newest).endswith(" UTC, commit aaaaaaa")
+
+
+def test_a_run_whose_process_was_killed_is_closed_by_the_next_start(store: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        process_id = machine.process_id(psutil.Process(process.pid))
+        process.kill()
+    client = MlflowClient()
+    killed = client.create_run("0", run_name="v1", tags={PROCESS_TAG: process_id})
+    client.create_run("0", run_name="of another tool")
+    client.create_run("0", run_name="of another machine", tags={PROCESS_TAG: "elsewhere 1 1.0"})
     with start_run("v2") as alive:
-        told: list[str] = []
-        connect(store, say=told.append)
-        assert told == ["MLflow run v1: its process is gone; now FAILED"]
-        found = {run.info.run_name: run for run in MlflowClient().search_runs(["0"])}
-        assert found["v1"].info.status == "FAILED"
-        assert "killed" in found["v1"].data.tags["ended"]
-        assert status(alive) == "RUNNING"
-
-
-@pytest.mark.faults(
-    "SIGKILL while MLflow's database is being made",
-    "the next start makes it",
-)
-def test_a_database_is_made_whole_or_not_at_all(
-    tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
-    script = (
-        "import sys; from pathlib import Path; from digits import tracking\n"
-        "connect(Path(sys.argv[1]))\n"
-        "with start_run('v1'): pass"
-    )
-    moments = (0, 200_000, 700_000)  # bytes; it is whole at some 950,000
-    record_property("times", len(moments))
-    for size in moments:
-        folder = tmp_path / str(size)
-        folder.mkdir()
-        start = [sys.executable, "-c", script, str(folder)]
-        with subprocess.Popen(start) as process:
-            made = 0
-            while made <= size:
-                assert process.poll() is None
-                with suppress(FileNotFoundError):  # put in place meanwhile
-                    made = max([0, *(file.stat().st_size for file in folder.glob("*mlflow.db"))])
-            process.kill()
-        again = subprocess.run(start, check=False, capture_output=True, text=True)
-        assert again.returncode == 0, again.stderr
-        with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-            found = database.execute("SELECT name, artifact_location FROM experiments").fetchall()
-        assert found == [("mnist", str(folder / "mlruns/0"))]
-        assert not list(folder.glob(".partial-*"))
-
-
-@another_database
-def test_a_database_of_an_older_mlflow_is_migrated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    address = f"sqlite:///{tmp_path}/mlflow.db"
-    engine = db_utils.create_sqlalchemy_engine_with_retry(address)
-    db_utils.InitialBase.metadata.create_all(engine)
-    scripts = ScriptDirectory.from_config(db_utils._get_alembic_config(address))
-    command.upgrade(
-        db_utils._get_alembic_config(address), list(scripts.walk_revisions())[3].revision
-    )
-    engine.dispose()
-    connect(tmp_path)
-    with start_run("v1") as run:
-        pass
-    assert status(run) == "FINISHED"
-    mlflow.set_tracking_uri(None)
-
-
-@another_database
-def test_a_database_of_a_newer_mlflow_is_refused_with_what_to_do(store: Path) -> None:
-    with closing(sqlite3.connect(store / "mlflow.db")) as database, database:
-        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-    SqlAlchemyStore._engine_map.clear()
-    _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
-    with pytest.raises(DigitsError, match="newer MLflow than this: use that one, or move the"):
-        connect(store)
+        lines: list[str] = []
+        connect(store, log=lines.append)
+        assert lines == ["MLflow run v1: its process is gone; now FAILED"]
+        assert logged(alive).info.status == "RUNNING"
+    after = client.get_run(killed.info.run_id)
+    assert after.info.status == "FAILED"
+    assert "killed" in after.data.tags["ended"]
+    names = {run.info.run_name for run in client.search_runs(["0"], "status = 'RUNNING'")}
+    assert names == {"of another tool", "of another machine"}
 
 
 def test_images_that_another_run_logs_at_the_same_moment_are_logged(
     store: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both runs look for them, both add them, and MLflow refuses the second."""
+    """Both runs look them up, both add them, and MLflow refuses the second."""
     log_inputs = MlflowClient.log_inputs
     with start_run("v1") as first:
         pass
@@ -247,47 +287,149 @@ def test_images_that_another_run_logs_at_the_same_moment_are_logged(
     with start_run("v2") as second:
         second.datasets(tiny, "mnist", ["somewhere"], "a" * 64)
     for run in (first, second):
-        assert len(MlflowClient().get_run(run.id).inputs.dataset_inputs) == 2
+        assert len(logged(run).inputs.dataset_inputs) == 2
 
 
-def test_what_was_kept_is_sent_as_far_as_a_killed_process_came(store: Path) -> None:
+def test_a_run_goes_on_without_its_server_and_is_sent_when_it_is_back(
+    store: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The project's own database stands for the server here; test_server.py has a real one."""
+    lines: list[str] = []
+
+    def lost(*arguments: Any, **options: Any) -> None:
+        raise MlflowException("Connection refused\nby the server")
+
+    with start_run("v1", root=store, log=lines.append) as run:
+        with monkeypatch.context() as gone:
+            gone.setattr(local_store, "is_remote", lambda address: True)
+            gone.setattr(MlflowClient, "log_batch", lost)
+            run.parameters({"training.epochs": 2})
+        run.tags({"version": "v1"})
+        run.metrics({"loss": 0.5}, step=1)
+        run.metrics({"loss": 0.25}, step=2)
+        run.datasets(tiny, "mnist", ["somewhere"], "a" * 64)
+        run.image(b"a PNG file", "confusion.png")
+        run.text("v1: trained\n", "console.log")
+    (line,) = lines
+    assert "gone" in line
+    assert "`digits send`" in line
+    assert logged(run).data.params == {}
+    assert outbox.pending(store / "outbox") == [run.outbox_folder]
+    entries = (run.outbox_folder / outbox.JOURNAL).read_text().splitlines()
+    assert outbox.send(run.outbox_folder) == len(entries)
+    assert logged(run).info.status == "FINISHED"
+    assert logged(run).data.params == {"training.epochs": "2"}
+    assert logged(run).data.tags["version"] == "v1"
+    history = MlflowClient().get_metric_history(run.id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.25)]
+    assert len(logged(run).inputs.dataset_inputs) == 2
+    artifacts = store / "mlruns/0" / run.id / "artifacts"
+    assert (artifacts / "figures/confusion.png").read_bytes() == b"a PNG file"
+    assert outbox.pending(store / "outbox") == []
+
+
+def test_without_its_own_database_a_run_fails(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise MlflowException("database or disk is full")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", full)
+    with pytest.raises(DigitsError, match=r"mlflow\.db: database or disk is full"):
+        Run("0" * 32).tags({"version": "v1"})
+
+
+def test_entries_are_sent_as_far_as_a_killed_process_wrote_them(store: Path) -> None:
     with start_run("v1") as run:
         pass
     folder = store / "outbox" / run.id
-    outbox.keep(folder, {"metrics": [("loss", 0.5, 1, 1), ("loss", 0.25, 2, 2)], "model": None})
-    outbox.keep(folder, {"text": "said", "name": "console.log"})
+    outbox.append(folder, {"metrics": [("loss", 0.5, 1, 1), ("loss", 0.25, 2, 2)], "model": None})
     with (folder / outbox.JOURNAL).open("a") as journal:
         journal.write('{"status": "FINI')
-    assert list(outbox.pending(store / "outbox")) == [folder]
-    assert outbox.send(folder, lambda path: None) == 2
-    client = MlflowClient()
-    assert [m.value for m in client.get_metric_history(run.id, "loss")] == [0.5, 0.25]
-    assert [found.path for found in client.list_artifacts(run.id)] == ["console.log"]
+    assert outbox.send(folder) == 1
+    history = MlflowClient().get_metric_history(run.id, "loss")
+    assert [metric.value for metric in history] == [0.5, 0.25]
     assert not folder.exists()
 
 
-def test_the_projects_database_lets_others_read_while_one_writes(store: Path) -> None:
-    with closing(sqlite3.connect(store / "mlflow.db")) as database:
-        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+def test_entries_that_cannot_be_sent_stay(store: Path) -> None:
+    folder = store / "outbox" / ("0" * 32)
+    outbox.append(folder, {"tags": {"version": "v1"}})
+    with pytest.raises(DigitsError, match=r"outbox/0+: not sent, and stays there: .*not found"):
+        outbox.send(folder)
+    (line,) = (folder / outbox.JOURNAL).read_text().splitlines()
+    assert json.loads(line) == {"tags": {"version": "v1"}}
+
+
+@pytest.mark.faults(
+    "SIGKILL while MLflow's database is being made",
+    "the next start makes it",
+)
+def test_a_database_is_made_whole_or_not_at_all(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    script = (
+        "import sys; from pathlib import Path; from digits.tracking.connection import connect\n"
+        "connect(Path(sys.argv[1]))"
+    )
+    moments = (0, 200_000, 700_000)  # bytes; the whole database has some 950,000
+    record_property("times", len(moments))
+    for moment in moments:
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        start = [sys.executable, "-c", script, str(folder)]
+        with subprocess.Popen(start, env=environment()) as process:
+            size = 0
+            while size <= moment:
+                assert process.poll() is None
+                time.sleep(0.001)
+                with suppress(FileNotFoundError):  # It may be put in place meanwhile.
+                    size = max([0, *(file.stat().st_size for file in folder.glob("*mlflow.db"))])
+            process.kill()
+        connect(folder)
+        with start_run("v1"):
+            pass
+        rows = query(folder / "mlflow.db", "SELECT name, artifact_location FROM experiments")
+        assert rows == [("mnist", str(folder / "mlruns/0"))]
+        assert not list(folder.glob(".partial-*"))
+
+
+@another_database
+def test_a_database_of_an_older_mlflow_is_migrated(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/mlflow.db"
+    engine = db_utils.create_sqlalchemy_engine_with_retry(address)
+    db_utils.InitialBase.metadata.create_all(engine)
+    scripts = ScriptDirectory.from_config(db_utils._get_alembic_config(address))
+    command.upgrade(
+        db_utils._get_alembic_config(address), list(scripts.walk_revisions())[3].revision
+    )
+    engine.dispose()
+    connect(tmp_path)
+    with start_run("v1") as run:
+        pass
+    assert logged(run).info.status == "FINISHED"
+
+
+@another_database
+def test_a_database_of_a_newer_mlflow_is_refused_with_what_to_do(store: Path) -> None:
+    query(store / "mlflow.db", "UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    SqlAlchemyStore._engine_map.clear()
+    _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+    with pytest.raises(DigitsError, match="newer MLflow than this: use that one, or move the"):
+        connect(store)
 
 
 @another_database
 def test_a_deleted_database_is_made_anew_whatever_of_it_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, tmp_path: Path
 ) -> None:
-    """SQLite keeps the newest in a second file, which it would replay into a new database."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    script = (
-        "import os, sys; from pathlib import Path; from digits import tracking\n"
-        "connect(Path(sys.argv[1]))\n"
-        "with start_run('v1'): pass\n"
-        "os._exit(0)"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    subprocess.run(command, check=True)
-    assert (tmp_path / "mlflow.db-wal").stat().st_size > 0
-    (tmp_path / "mlflow.db").unlink()
-    again = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
-        assert database.execute("SELECT name, status FROM runs").fetchall() == [("v1", "FINISHED")]
+    """SQLite writes the newest changes to a second file, and would replay them into a new one."""
+    with closing(sqlite3.connect(store / "mlflow.db")), start_run("v0"):
+        left = (store / "mlflow.db-wal").read_bytes()
+    assert len(left) > 0
+    folder = tmp_path / "deleted"
+    folder.mkdir()
+    (folder / "mlflow.db-wal").write_bytes(left)
+    connect(folder)
+    with start_run("v1"):
+        pass
+    rows = query(folder / "mlflow.db", "SELECT name, status FROM runs")
+    assert rows == [("v1", "FINISHED")]

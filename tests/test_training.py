@@ -10,7 +10,7 @@ from conftest import TINY_MODELS, TINY_PARAMS
 
 from digits import DigitsError
 from digits.core import models, training
-from digits.core.dataset import Dataset, pixels
+from digits.core.dataset import Dataset, hold_out, pixels
 from digits.core.keras_backend import keras
 from digits.core.schema import IDX_FILES, Model, Params
 from digits.core.training import EpochTimer, History, train_model
@@ -203,7 +203,7 @@ def test_early_stopping_restores_the_best_weights(tiny: Dataset) -> None:
     )
     losses = result.history["val_loss"]
     assert 2 <= len(losses) < 50
-    _, held_out = training.hold_out(tiny.y_train, 20, TINY_PARAMS["seed"])
+    _, held_out = hold_out(tiny.y_train, 20, TINY_PARAMS["seed"])
     loss = training._validate(result.network, tiny.x_train[held_out], tiny.y_train[held_out])[
         "loss"
     ]

@@ -1,91 +1,145 @@
-"""One trial of a study, in this process: what it returns, and what its run becomes."""
+"""One trial of a study, in this process: the row it returns, and its run in MLflow."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
-from conftest import TINY_PARAMS
+from conftest import TINY_MODELS, TINY_PARAMS
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from digits.core.dataset import Dataset
-from digits.study.spec import Plan, Study, Trial
-from digits.study.trial import RunContext, train
+from digits.core.models import load
+from digits.core.training import train_model
+from digits.study.results import Row, read_trials, write_trials
+from digits.study.spec import Study, StudySpec, Trial
+from digits.study.trial import RunContext, TrialPrunedError, run_trial
 from digits.tracking import local_store, nested_runs
 from digits.tracking.connection import connect
-from digits.tracking.run import Run, start_run
+from digits.tracking.run import start_run
 
 TRIAL = Trial("v1-4", "v1", 4)
 
 
 @pytest.fixture
-def plan(checksums: dict[str, str]) -> Plan:
-    data = {"validation": 0, "sources": ["nowhere"], "sha256": checksums}
-    return Plan("some", Study(seeds={"v1": 1}), TINY_PARAMS | {"data": data})
+def raw(checksums: dict[str, str]) -> dict[str, Any]:
+    """The contents of params.yaml."""
+    return TINY_PARAMS | {"data": {"validation": 0, "mirrors": ["nowhere"], "sha256": checksums}}
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunContext:
+def spec(raw: dict[str, Any]) -> StudySpec:
+    return StudySpec("some", Study(seeds={"v1": 1}, models=True), raw)
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunContext]:
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", local_store.own_address(tmp_path))
+    store = local_store.own_address(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     connect(tmp_path)
     with start_run("some", root=tmp_path) as parent:
         parent.tags({"study": "some"})
-    return RunContext(
-        local_store.own_address(tmp_path), parent.id, tmp_path, {"study": "some"}, "here"
-    )
+    yield RunContext(store, tmp_path, tmp_path / "state", {"study": "some"}, parent.id)
+    mlflow.set_tracking_uri(None)
 
 
 def child() -> Run:
-    (found,) = MlflowClient().search_runs(["0"], "attributes.run_name = 'v1-4'")
-    return found
+    (run,) = MlflowClient().search_runs(["0"], "attributes.run_name = 'v1-4'")
+    return run
 
 
-def test_a_trial_returns_what_its_run_has(plan: Plan, place: RunContext, tiny: Dataset) -> None:
-    told: list[Mapping[str, float]] = []
-    result = train(TRIAL, plan, tiny, place, told.append)
-    assert [round(metrics["loss"], 6) for metrics in told] == result["metrics"]["loss"]
+def test_a_trial_returns_the_row_that_its_run_has(
+    spec: StudySpec, context: RunContext, tiny: Dataset, tmp_path: Path
+) -> None:
+    reported: list[tuple[Mapping[str, float], Row]] = []
+    row = run_trial(TRIAL, spec, tiny, context, "here", lambda *epoch: reported.append(epoch))
+    assert row
+    losses = row["metrics"]["loss"]
+    assert [round(metrics["loss"], 6) for metrics, _ in reported] == losses
+    so_far = [(row_so_far["pruned"], row_so_far["metrics"]["loss"]) for _, row_so_far in reported]
+    assert so_far == [(True, losses[:epochs]) for epochs in (1, 2, 3)]
+    assert (row["version"], row["seed"], row["threads"], row["epochs"]) == ("v1", 4, 1, 3)
+    assert set(row["test"]) == {"loss", "accuracy", "errors", "errors_without_tta"}
+    assert row["seconds"] > 0
+    assert row["machine"]["cores"]
     run = child()
     assert run.info.status == "FINISHED"
-    assert run.data.tags["mlflow.parentRunId"] == place.parent
+    assert run.data.tags["mlflow.parentRunId"] == context.parent
     assert (run.data.tags["study"], run.data.tags["node"]) == ("some", "here")
-    kept = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/trial.json")
-    assert kept == json.loads(json.dumps(result))
-    assert not run.outputs.model_outputs, "models are logged where the study asks for them"
-    (found,) = nested_runs.results(place.parent, "trial.json", known=())
-    assert found == kept
-    assert nested_runs.results(place.parent, "trial.json", known=["v1-4"]) == []
+    assert run.data.params["training.seed"] == "4"
+    assert run.data.metrics["test_errors"] == row["test"]["errors"]
+    artifact = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/trial.json")
+    assert artifact == json.loads(json.dumps(row))
+    assert nested_runs.artifacts(context.parent, "trial.json") == [artifact]
+    assert nested_runs.artifacts(context.parent, "trial.json", exclude=["v1-4"]) == []
+
+    write_trials(tmp_path / "trials.csv", [row])
+    assert read_trials(tmp_path / "trials.csv") == [row]
+
+    assert len(run.outputs.model_outputs) == 1
+    saved = load(context.state / "models/v1-4.keras")
+    trained = train_model("v1", spec.params(TRIAL), tiny, seed=4)
+    for one, other in zip(saved.get_weights(), trained.network.get_weights(), strict=True):
+        assert one.tobytes() == other.tobytes(), "a trial is our ordinary training"
 
 
-def test_a_trial_that_is_given_up_ends_well_and_says_so(
-    plan: Plan, place: RunContext, tiny: Dataset
+def test_a_candidate_is_scored_on_held_out_images(
+    raw: dict[str, Any], context: RunContext, tiny: Dataset
 ) -> None:
-    def enough(metrics: Mapping[str, float]) -> None:
-        raise SystemExit
+    candidates = {
+        "validation": 20,
+        "reference": "little",
+        "tta": {"turned": [{"rotation": -5}, {"rotation": 5}]},
+        "models": {"little": TINY_MODELS["v2"]},
+    }
+    spec = StudySpec("some", Study.model_validate({"candidates": candidates}), raw)
+    blank = Dataset(tiny.x_train, tiny.y_train, tiny.x_test * 0, tiny.y_test * 0)
+    rows = [run_trial(spec.trials()[0], spec, data, context) for data in (tiny, blank)]
+    row, of_blank = rows
+    assert row
+    assert of_blank
+    assert list(row["errors"]) == ["as_is", "turned"]
+    assert len(row["missed"]) == row["errors"]["as_is"] <= 20
+    assert set(row["metrics"]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert row["metrics"]["val_accuracy"][-1] == pytest.approx(1 - row["errors"]["as_is"] / 20)
+    assert (row["test"], row["epochs"]) == ({}, 2)
+    compared = ("metrics", "errors", "missed", "tflop")
+    assert [of_blank[key] for key in compared] == [row[key] for key in compared], (
+        "the test images make no difference"
+    )
+    assert not (context.state / "models").exists(), "networks are saved where the study asks for it"
 
-    with pytest.raises(SystemExit):
-        train(TRIAL, plan, tiny, place, enough)
+
+def test_a_pruned_trial_ends_well_and_says_so(
+    spec: StudySpec, context: RunContext, tiny: Dataset
+) -> None:
+    def prune(metrics: Mapping[str, float], row: Row) -> None:
+        raise TrialPrunedError
+
+    assert run_trial(TRIAL, spec, tiny, context, report=prune) is None
     assert child().info.status == "FINISHED"
-    assert child().data.tags["ended"] == "given up, because others did better"
-    assert nested_runs.results(place.parent, "trial.json", known=()) == []
+    assert child().data.tags["ended"] == "pruned, because others did better"
+    assert nested_runs.artifacts(context.parent, "trial.json") == []
 
 
 def test_a_trial_that_its_study_closed_has_no_result(
-    plan: Plan, place: RunContext, tiny: Dataset
+    spec: StudySpec, context: RunContext, tiny: Dataset
 ) -> None:
-    def close(metrics: Mapping[str, float]) -> None:
-        nested_runs.close(place.parent, "KILLED", "the study was interrupted")
+    def close(metrics: Mapping[str, float], row: Row) -> None:
+        nested_runs.close_open(context.parent, "KILLED", "the study was interrupted")
 
     with pytest.raises(KeyboardInterrupt):
-        train(TRIAL, plan, tiny, place, close)
+        run_trial(TRIAL, spec, tiny, context, report=close)
     assert child().info.status == "KILLED"
-    assert nested_runs.results(place.parent, "trial.json", known=()) == []
+    assert nested_runs.artifacts(context.parent, "trial.json") == []
 
 
-def test_the_run_of_a_study_is_found_again(place: RunContext) -> None:
-    assert nested_runs.parent("some", even_finished=True) == place.parent
-    assert nested_runs.parent("some", even_finished=False) is None
-    assert nested_runs.parent("other", even_finished=True) is None
+def test_the_run_of_a_study_is_found_again(context: RunContext) -> None:
+    assert nested_runs.find_parent("some", even_finished=True) == context.parent
+    assert nested_runs.find_parent("some", even_finished=False) is None
+    assert nested_runs.find_parent("other", even_finished=True) is None

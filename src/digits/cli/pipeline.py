@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digits import DigitsError
-from digits.cli.options import DATA, PARAMS, connect, params_option, path_option, root, warn
+from digits.cli.options import (
+    DATA,
+    PARAMS,
+    Reference,
+    connect,
+    load_reference,
+    params_option,
+    path_option,
+    root,
+    warn,
+)
 
 if TYPE_CHECKING:
     from digits.core.dataset import Dataset
@@ -17,8 +27,6 @@ if TYPE_CHECKING:
     from digits.core.training import TrainingResult
     from digits.tracking.console import ConsoleLog
     from digits.tracking.run import Run
-
-Reference = Mapping[str, Any]
 
 
 @click.command()
@@ -73,7 +81,9 @@ def train(
         run.tags({MODEL_TAG: files.sha256(model)})
         files.write_columns(history, training.history_columns(result.history))
         files.write_json(timing, result.timing)
-        files.write_json(machine, {"history_sha256": files.sha256(history)} | this_machine() | libraries())
+        files.write_json(
+            machine, {"history_sha256": files.sha256(history)} | this_machine() | libraries()
+        )
 
 
 @click.command()
@@ -205,14 +215,6 @@ def run(
         scored, parts = evaluate_on([result.network], mnist, tta)
         _log_scores(tracked_run, name, scored, parts, mnist, parameters)
         console.print(_summary(scored))
-
-
-def load_reference(path: Path, parameters: "Params") -> Reference:
-    """Return what 2018 reported, by version: of MNIST, so nothing for other images."""
-    from digits.core import files
-
-    versions: Reference = {} if parameters.data.dataset else files.read_json(path)["versions"]
-    return versions
 
 
 def _check_server() -> None:

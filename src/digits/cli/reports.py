@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from digits import DigitsError
-from digits.cli.options import params_option, path_option, warn
+from digits.cli.options import load_reference, params_option, path_option, warn
 
 
 @click.command()
@@ -32,10 +32,9 @@ def plot(
     from digits.core import config, dataset, files
     from digits.reports import figures as draw
 
-    settings = config.load(params).data
-    images, classes = dataset.load(data), settings.classes
-    # What 2018 reported was of MNIST, and says nothing of other images.
-    reported = {} if settings.dataset else files.read_json(reference)["versions"]
+    parameters = config.load(params)
+    images, classes = dataset.load(data), parameters.data.classes
+    reported = load_reference(reference, parameters)
     versions = {path.stem: files.read_json(path) for path in sorted(scores.glob("*.json"))}
     histories = {version: files.read_columns(history / f"{version}.csv") for version in versions}
 

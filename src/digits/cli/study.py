@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digits import DigitsError
-from digits.cli.options import DATA, REFERENCE, connect, params_option, path_option, root, warn
-from digits.cli.pipeline import load_reference
+from digits.cli.options import (
+    DATA,
+    REFERENCE,
+    connect,
+    load_reference,
+    params_option,
+    path_option,
+    root,
+    warn,
+)
 
 if TYPE_CHECKING:
     from digits.core.dataset import Dataset

@@ -1,7 +1,7 @@
-"""Figures. Each function takes data and returns a matplotlib figure; nothing is read or written."""
+"""Draw data as matplotlib figures. Nothing is read or written here."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ Names = Sequence[str] | None  # of the ten classes
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG; the same bytes for the same figure (no version, no date)."""
+    """Return a figure as PNG without date or version: the same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
@@ -36,24 +36,27 @@ def png(figure: Figure) -> bytes:
 def samples(
     x: NDArray[np.uint8], y: NDArray[np.uint8], each: int = 12, names: Names = None
 ) -> Figure:
-    """The first `each` images of every class, one row per class; digits if they have no names."""
+    """Draw the first `each` images of every class in a row, labelled with names or digits."""
     figure = Figure(figsize=(each * 0.55 + 0.5, 10 * 0.55 + 0.5), layout="constrained")
     figure.suptitle("training images, by label" if names else "MNIST training images, by label")
     axes = figure.add_subplot()
     rows = [x[np.flatnonzero(y == digit)[:each]] for digit in range(10)]
     height, _ = _gallery(axes, rows, each, above=2)
-    places = (np.arange(10) + 0.5) * height
-    axes.set_yticks(places, _named(names), fontsize=8 if names else 13)
+    centres = (np.arange(10) + 0.5) * height
+    axes.set_yticks(centres, _labels(names), fontsize=8 if names else 13)
     return figure
 
 
 def _gallery(
     axes: Axes, rows: Sequence[NDArray[np.uint8]], columns: int, above: int
 ) -> tuple[int, int]:
-    """Draw rows of images as one picture, which takes a fraction of the time of axes for each.
+    """Draw rows of images as one picture, in a fraction of the time that axes for each would take.
+
+    Args:
+        above: free pixels above each image.
 
     Returns:
-        Height and width of a place, of which `above` at the top are free.
+        Height and width, in pixels, of an image with the space around it.
     """
     height, width = IMAGE_SIDE + above, IMAGE_SIDE + 3
     sheet = np.zeros((len(rows) * height, columns * width), dtype=np.uint8)
@@ -69,7 +72,7 @@ def _gallery(
 
 
 def layers(version: str, described: Sequence[Mapping[str, Any]]) -> Figure:
-    """A network's layers from the image down to the ten probabilities, with shapes and sizes."""
+    """Draw a network's layers from the image down to the probabilities, with shapes and sizes."""
     height = 0.62 * (len(described) + 1) + 0.7
     figure = Figure(figsize=(6.4, height), layout="constrained")
     axes = figure.add_subplot()
@@ -102,7 +105,7 @@ def layers(version: str, described: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def learning_curves(version: str, ours: Column, reported: Column | None) -> Figure:
-    """Loss and accuracy by epoch while training; held-out images dashed; 2018 in orange."""
+    """Draw loss and accuracy by epoch; those of held-out images dashed, those of 2018 in orange."""
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     figure.suptitle(f"{version}: training")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -126,7 +129,7 @@ def learning_curves(version: str, ours: Column, reported: Column | None) -> Figu
 def confusion(
     version: str, matrix: Sequence[Sequence[int]], images: str, names: Names = None
 ) -> Figure:
-    """Counts by true and assigned digit; errors shaded, the diagonal left plain."""
+    """Draw counts by true and predicted class; the errors are shaded, the diagonal is not."""
     counts = np.array(matrix)
     errors = counts * (1 - np.eye(len(counts), dtype=int))
     figure = Figure(figsize=(6.2, 5.6), layout="constrained")
@@ -141,8 +144,8 @@ def confusion(
         xlabel="assigned",
         ylabel="true",
     )
-    axes.set_xticks(range(10), _named(names), rotation=90 if names else 0)
-    axes.set_yticks(range(10), _named(names))
+    axes.set_xticks(range(10), _labels(names), rotation=90 if names else 0)
+    axes.set_yticks(range(10), _labels(names))
     figure.colorbar(shades, label="errors", ticks=MaxNLocator(integer=True))
     return figure
 
@@ -154,31 +157,29 @@ def misclassified(
     probabilities: NDArray[np.float32],
     names: Names = None,
 ) -> Figure:
-    """The images whose assigned digit is not their label, surest mistakes first, at most 300."""
+    """Draw the images that are not predicted as labelled, most probable first, at most 300."""
     predicted = probabilities.argmax(axis=1)
-    surest = probabilities.max(axis=1)
+    confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != y)
-    wrong = wrong[np.argsort(-surest[wrong], kind="stable")]
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
     shown = wrong[:300]
     columns = 12
     rows = [shown[start : start + columns] for start in range(0, max(len(shown), 1), columns)]
     figure = Figure(figsize=(columns * 0.85, len(rows) * 1.05 + 0.6), layout="constrained")
-    figure.suptitle(
-        f"{version}: {_some(len(shown), len(wrong))} misclassified test images: "
-        "label → assigned (probability)"
-    )
-    axes, called = figure.add_subplot(), _named(names)
+    count = f"all {len(wrong)}" if len(shown) == len(wrong) else f"{len(shown)} of {len(wrong):,}"
+    figure.suptitle(f"{version}: {count} misclassified test images: label → assigned (probability)")
+    axes, labels = figure.add_subplot(), _labels(names)
     height, width = _gallery(axes, [x[row] for row in rows], columns, above=9)
-    for place, index in enumerate(shown):
-        row, column = divmod(place, columns)
-        text = f"{called[y[index]]} → {called[predicted[index]]}  ({surest[index]:.2f})"
+    for position, index in enumerate(shown):
+        row, column = divmod(position, columns)
+        text = f"{labels[y[index]]} → {labels[predicted[index]]}  ({confidence[index]:.2f})"
         size = 4 if names else 7.5
         axes.text(column * width + 14, row * height + 8, text, fontsize=size, ha="center")
     return figure
 
 
 def comparison(ours: Mapping[str, Mapping[str, Any]], reported: Mapping[str, Any]) -> Figure:
-    """Test errors and parameters of all versions side by side, beside those reported in 2018."""
+    """Draw test errors and parameters of all versions beside those reported in 2018."""
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     errors = {version: scores["test"]["errors"] for version, scores in ours.items()}
@@ -193,7 +194,7 @@ def comparison(ours: Mapping[str, Mapping[str, Any]], reported: Mapping[str, Any
 
 
 def training_time(ours: Mapping[str, float], reported: Mapping[str, Any], hardware: str) -> Figure:
-    """Seconds of training of each version, beside those reported in 2018."""
+    """Draw the training time of each version, in seconds, beside those reported in 2018."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
     _bars(axes, ours, {v: r["training_time_s"] for v, r in reported.items()})
@@ -207,13 +208,13 @@ def _bars(axes: Axes, ours: Mapping[str, float], reported: Mapping[str, float]) 
     reported = {version: value for version, value in reported.items() if version in ours}
     width = 0.38 if reported else 0.6
     shift = width / 2 if reported else 0
-    places = {version: place for place, version in enumerate(ours)}
+    positions = {version: position for position, version in enumerate(ours)}
     for values, label, color, offset in (
         (reported, "2018", REPORTED, -shift),
         (ours, "ours", OURS, shift),
     ):
         if values:
-            centres = [places[version] + offset for version in values]
+            centres = [positions[version] + offset for version in values]
             bars = axes.bar(centres, list(values.values()), width, label=label, color=color)
             axes.bar_label(bars, [f"{value:,.0f}" for value in values.values()], padding=2)
     axes.set_xticks(range(len(ours)), list(ours))
@@ -222,33 +223,21 @@ def _bars(axes: Axes, ours: Mapping[str, float], reported: Mapping[str, float]) 
     axes.margins(y=0.15)
 
 
-def _named(names: Names) -> Sequence[str]:
+def _labels(names: Names) -> Sequence[str]:
     return names or [str(digit) for digit in range(CLASSES)]
 
 
-def _some(shown: int, there: int) -> str:
-    return f"all {there}" if shown == there else f"{shown} of {there:,}"
-
-
-def curves(
-    ours: Mapping[str, Mapping[str, list[float]]], reported: Mapping[str, Any]
-) -> dict[str, list[Any]]:
-    """The learning curves of all versions and of 2018 as one table, for `dvc plots`."""
-    rows = list(_curve_rows(ours, {v: r["history"] for v, r in reported.items()}))
-    return {
-        name: [row[place] for row in rows]
-        for place, name in enumerate(("version", "epoch", "loss", "accuracy"))
-    }
-
-
-def _curve_rows(
-    ours: Mapping[str, Any], reported: Mapping[str, Any]
-) -> Iterator[tuple[str, int, float, float]]:
+def curves(ours: Mapping[str, Column], reported: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the learning curves of all versions and of 2018 as one table, for `dvc plots`."""
+    table: dict[str, list[Any]] = {"version": [], "epoch": [], "loss": [], "accuracy": []}
     for version, columns in ours.items():
-        named = [(version, columns)]
+        named = {version: columns}
         if version in reported:
-            named.append((f"{version} (2018)", reported[version]))
-        for name, curve in named:
-            pairs = zip(curve["loss"], curve["accuracy"], strict=True)
-            for epoch, (loss, accuracy) in enumerate(pairs, start=1):
-                yield name, epoch, loss, accuracy
+            named[f"{version} (2018)"] = reported[version]["history"]
+        for name, curve in named.items():
+            epochs = len(curve["loss"])
+            table["version"] += [name] * epochs
+            table["epoch"] += range(1, epochs + 1)
+            table["loss"] += curve["loss"]
+            table["accuracy"] += curve["accuracy"]
+    return table

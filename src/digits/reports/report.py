@@ -1,203 +1,134 @@
-"""The written results: metrics/report.md and the table in the README, made from metrics/."""
+"""The pages that `digits report` writes: metrics/report.md, a page for each study, the promises."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from digits import DigitsError
-from digits.reports import ensemble, study, study_figures
-from digits.reports.metrics import REPRODUCTION, Results, hardware, percent
+from digits.core import files
+from digits.reports import figures, study_figures, study_report, tables
+from digits.reports.metrics import Metrics, Version
+from digits.reports.study_report import is_of, summaries
+from digits.study import spec as study_spec
+from digits.study.results import TABLE, Row, read_trials
+from digits.study.spec import StudySpec
 
-STUDY_FIGURES = f"studies/{REPRODUCTION}/figures"
-Row = tuple[str, str, Callable[[Any], str]]
-
-
-def training_time(results: Results) -> Figure:
-    """The bar chart of training times."""
-    seconds = {v: timing["training_seconds"] or 0.0 for v, timing in results.timing.items()}
-    machine = hardware(next(iter(results.machine.values())))
-    return study_figures.training_time(seconds, results.reported, machine)
+Warn = Callable[[str], None]
 
 
-def in_readme(readme: str, name: str, text: str) -> str:
-    """A page with what stands between its marks `<!-- name -->` and `<!-- /name -->` replaced.
+@dataclass(frozen=True)
+class StudyResults:
+    """A study with the contents of its folder, METRICS/studies/NAME."""
 
-    Raises:
-        DigitsError: the marks are not there.
+    folder: Path
+    spec: StudySpec
+    trials: list[Row]
+    ensemble: Mapping[str, Any] | None
+
+
+def read_studies(folder: Path, studies: Path, params: Path, warn: Warn) -> list[StudyResults]:
+    """Read what METRICS/studies holds.
+
+    Args:
+        folder: METRICS.
+        studies: the folder of the studies' files.
+        params: the parameter file, which the studies vary.
+        warn: called with a line for each study whose file does not fit the parameters.
     """
-    first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
-    before, start, rest = readme.partition(first)
-    _, end, after = rest.partition(last)
-    if not (start and end):
-        raise DigitsError(f"the page: expected the lines {first.strip()} and {last.strip()}")
-    return f"{before}{start}{text}{end}{after}"
+    results = []
+    for path in sorted((folder / "studies").glob(f"*/{TABLE}")):
+        try:
+            spec = study_spec.load(studies / f"{path.parent.name}.yaml", params)
+        except DigitsError as error:
+            warn(f"{path.parent / 'report.md'}: not written: {error}")
+            continue
+        ensemble = path.with_name("ensemble.json")
+        scores = files.read_json(ensemble) if ensemble.exists() else None
+        results.append(StudyResults(path.parent, spec, read_trials(path), scores))
+    return results
 
 
-def table(results: Results) -> str:
-    """One row per version, reported | ours."""
-    lines = [
-        (
-            "| version | parameters | test accuracy, 2018 | **ours** "
-            "| test errors, 2018 | **ours** | training time, 2018 | **ours** |"
-        ),
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for version, scores in results.scores.items():
-        known = results.reported.get(version)
-        test = scores["test"]
-        cells = [
-            version,
-            f"{scores['parameters']:,}",
-            percent(known["test_accuracy"]) if known else "–",
-            f"**{percent(test['accuracy'])}**",
-            str(known["test_errors"]) if known else "–",
-            f"**{test['errors']}**",
-            _seconds(known["training_time_s"]) if known else "–",
-            f"**{_seconds(results.timing[version]['training_seconds'])}**",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    parts = ["\n".join(lines), _conditions(results)]
-    if results.ensemble:
-        parts.append(ensemble.table(results.ensemble))
-    return "\n\n".join(parts) + "\n"
-
-
-def _conditions(results: Results) -> str:
-    """Hardware, libraries and dates: once where all versions share them."""
-    ours: dict[str, list[str]] = {}
-    for version, machine in results.machine.items():
-        text = (
-            f"{machine['date']} on {hardware(machine)}, {machine['system']}, "
-            f"Python {machine['python']}, Keras {machine['keras']}, "
-            f"TensorFlow {machine.get('tensorflow', machine.get('tensorflow-cpu'))}"
-        )
-        ours.setdefault(text, []).append(version)
-    said = "; ".join(f"{', '.join(versions)}: {text}" for text, versions in ours.items())
-    return (
-        f"One run of each version (n = 1), the seed of params.yaml. Ours: {said}. "
-        f"2018: {results.reported_hardware}; its times include scoring the training set after "
-        "every epoch; ours are the whole call of fit, with tracking."
-    )
-
-
-def promises(counted: Mapping[str, Any]) -> str:
-    """What is promised when things go wrong, and how often that was tried and kept."""
-    lines = ["| what happens | what is promised | tried | kept |", "|---|---|--:|--:|"]
-    for fault, row in counted["faults"].items():
-        lines.append(f"| {fault} | {row['promise']} | {row['tried']} | {row['survived']} |")
-    made = (
-        f"`make test-faults` on {counted['date']}: {hardware(counted)}, {counted['system']}, "
-        f"Python {counted['python']}, MLflow {counted['mlflow']}, DVC {counted['dvc']}."
-    )
-    return "\n".join([*lines, "", made])
-
-
-def page(results: Results) -> str:
-    """All of metrics/report.md."""
-    parts = [
-        "# Reported in 2018, measured here",
-        "Written by `digits report` from the files in this folder.",
-        table(results).strip(),
-        "![test errors and parameters](figures/comparison.png)",
-        "![training time](training-time.png)",
-        *(_section(version, results) for version in results.scores),
-        *([ensemble.section(results.ensemble)] if results.ensemble else []),
-        *(_study(results) if results.study else []),
-        "## The data",
-        "![samples](figures/samples.png)",
-        "## What the 2018 report says of itself that its logs do not",
-        "\n".join(f"- {note}" for note in results.notes),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def study_figures(results: Results) -> dict[str, Figure]:
-    """The figures of the study over seeds, by the end of their path; none without a study."""
-    if results.study is None or not (grouped := study.by_version(results.study.results)):
-        return {}
-    accuracies = {version: study.test_accuracies(found) for version, found in grouped.items()}
-    losses = {version: study.losses(found) for version, found in grouped.items()}
-    known = results.reported
-    return {
-        f"{STUDY_FIGURES}/accuracies.png": study_figures.accuracies(
-            accuracies, {version: told["test_accuracy"] for version, told in known.items()}
-        ),
-        f"{STUDY_FIGURES}/losses.png": study_figures.losses(
-            losses, {version: told["history"]["loss"] for version, told in known.items()}
-        ),
+def render_all(
+    folder: Path, metrics: Metrics, studies: Sequence[StudyResults], warn: Warn
+) -> dict[Path, bytes]:
+    """Return the contents of all pages and figures of the metrics folder, by path."""
+    contents = {
+        folder / "report.md": render(metrics, studies, warn).encode(),
+        folder / "training-time.png": figures.png(training_time(metrics)),
     }
-
-
-def study_table(results: Results) -> str:
-    """Many seeds against the report: tables and verdict."""
-    study = results.study
-    if study is None:
-        return ""
-    return study.table(study.results, results.reported, study.machines) + "\n"
-
-
-def _study(results: Results) -> list[str]:
-    assert results.study
-    return [
-        "## Over seeds",
-        study_table(results).strip(),
-        study.section(results.study.results, results.reported, STUDY_FIGURES),
-    ]
-
-
-def _section(version: str, results: Results) -> str:
-    scores, known = results.scores[version], results.reported.get(version, {})
-    ours = {
-        "parameters": scores["parameters"],
-        "epochs": results.epochs[version],
-        "first_loss": results.first_loss[version],
-        "training_time_s": results.timing[version]["training_seconds"],
-        **{
-            f"{part}_{name}": scores[part][name]
-            for part in ("train", "test")
-            for name in ("loss", "accuracy", "errors")
-        },
-    }
-    reported = dict(known)
-    if known:
-        curve = known["history"]["loss"]
-        reported |= {"first_loss": curve[0], "epochs": len(curve)}
-    rows: tuple[Row, ...] = (
-        ("parameters", "parameters", "{:,}".format),
-        ("epochs", "epochs", "{:.0f}".format),
-        ("training loss, first epoch", "first_loss", "{:.4f}".format),
-        ("loss, training images", "train_loss", "{:.5f}".format),
-        ("accuracy, training images", "train_accuracy", percent),
-        ("errors, training images", "train_errors", "{:,}".format),
-        ("loss, test images", "test_loss", "{:.5f}".format),
-        ("accuracy, test images", "test_accuracy", percent),
-        ("errors, test images", "test_errors", "{:,}".format),
-        ("training time", "training_time_s", _seconds),
-    )
-    lines = ["| | 2018 | ours | ours − 2018 |", "|---|--:|--:|--:|"]
-    for label, key, style in rows:
-        then, now = reported.get(key), ours[key]
-        change = "–" if then is None or now is None else _signed(now - then, style)
-        lines.append(
-            f"| {label} | {'–' if then is None else style(then)} | {style(now)} | {change} |"
+    reference = metrics.reference["versions"]
+    for study in studies:
+        drawn = {}
+        if study.spec.study.seeds and (versions := summaries(study.trials, reference)):
+            drawn = {
+                "accuracies.png": figures.png(study_figures.accuracies(versions)),
+                "losses.png": figures.png(study_figures.losses(versions)),
+            }
+        contents |= {study.folder / name: drawn[name] for name in drawn}
+        page = study_report.render(
+            study.spec,
+            study.trials,
+            reference,
+            ensemble=study.ensemble,
+            figures={*drawn, *(path.name for path in study.folder.glob("*.png"))},
         )
-    figures = ("layers", "curves", "confusion", "misclassified")
-    return "\n\n".join(
-        [
-            f"## {version}",
-            "\n".join(lines),
-            ensemble.by_digit({version: scores}),
-            ensemble.doubtful(scores),
-            *(f"![{version}: {name}](figures/{version}-{name}.png)" for name in figures),
-        ]
+        contents[study.folder / "report.md"] = page.encode()
+    return contents
+
+
+def render(metrics: Metrics, studies: Sequence[StudyResults], warn: Warn) -> str:
+    """Return metrics/report.md."""
+    machines: dict[str, list[str]] = {}
+    for version in metrics.versions:
+        machines.setdefault(_conditions(version), []).append(version.name)
+    return tables.render(
+        "report.md.j2",
+        metrics=metrics,
+        machines=machines,
+        studies=[(study.spec.name, study_report.subject(study.spec)) for study in studies],
+        ensembles=[study for study in studies if study.ensemble and _agrees(study, metrics, warn)],
     )
 
 
-def _seconds(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{seconds:.1f} s"
+def _conditions(version: Version) -> str:
+    if version.time is None:
+        return "a training whose time is not in times.json"
+    time = version.time
+    return f"{time['date']} on {tables.hardware(time)}, {time['system']}, {tables.software(time)}"
 
 
-def _signed(change: float, style: Callable[[float], str]) -> str:
-    size = style(abs(change)).replace("%", "points")
-    return f"{'−' if change < 0 else '+' if change > 0 else '±'}{size}"
+def _agrees(study: StudyResults, metrics: Metrics, warn: Warn) -> bool:
+    """Return whether an ensemble is that of its trials, of which one has the version's own seed."""
+    scores = {version.name: version.scores["test"] for version in metrics.versions}
+    own = [trial for trial in study.trials if trial["seed"] == study.spec.raw["seed"]]
+    agrees = is_of(study.ensemble, study.trials) and all(
+        trial["test"][name] == scores.get(trial["version"], {}).get(name)
+        for trial in own
+        for name in ("loss", "accuracy", "errors")
+    )
+    if not agrees:
+        warn(
+            f"{study.folder}: of networks that have since given other results; left out of "
+            "report.md"
+        )
+    return agrees
+
+
+def render_promises(counts: Mapping[str, Any]) -> str:
+    """Return the page of promises: what was tried when things go wrong, and how often it held.
+
+    Args:
+        counts: the content of faults.json, which `make test-faults` writes.
+    """
+    return tables.render("promises.md.j2", faults=counts["faults"], machine=counts)
+
+
+def training_time(metrics: Metrics) -> Figure:
+    """Draw the training times, 0 where they are unknown."""
+    seconds = {version.name: version.seconds or 0.0 for version in metrics.versions}
+    machines = [tables.hardware(version.time) for version in metrics.versions if version.time]
+    machine = machines[0] if machines else "not measured"
+    return figures.training_time(seconds, metrics.reference["versions"], machine)

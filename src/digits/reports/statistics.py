@@ -1,13 +1,13 @@
-"""Is a reported number one that a run of ours could have given? Plain statistics.
+"""Could a reported number be that of one more run of ours? Did one network beat another by chance?
 
 Source of the prediction interval: G. J. Hahn (1969), "Factors for calculating two-sided prediction
 intervals for samples from a normal distribution", JASA 64.
 """
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import mean, stdev
 
 from scipy import stats
 
@@ -15,8 +15,8 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Of one number over the runs of a version.
+class Summary:
+    """A sample of one number, taken once in each of n runs.
 
     Attributes:
         n: number of runs.
@@ -30,37 +30,48 @@ class Spread:
     greatest: float
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Where one more run lies with that probability, if the numbers are normal."""
-        half = stats.t.ppf((1 + level) / 2, self.n - 1) * self._error()
+        """Return the interval that holds one more run with probability `level`, if normal.
+
+        Raises:
+            ValueError: the runs do not differ, which leaves the spread of another run unknown.
+        """
+        half = stats.t.ppf((1 + level) / 2, self.n - 1) * self._standard_error()
         return self.mean - half, self.mean + half
 
-    def percentile(self, value: float) -> float:
-        """The probability, 0 to 1, that one more run gives less than a value."""
-        return float(stats.t.cdf((value - self.mean) / self._error(), self.n - 1))
+    def includes(self, value: float, level: float = LEVEL) -> bool:
+        """Return whether a value lies in the interval of one more run."""
+        low, high = self.interval(level)
+        return low <= value <= high
 
-    def chance(self, value: float) -> float:
-        """The probability, 0 to 1, that one more run lies as far from the mean, or farther."""
+    def percentile(self, value: float) -> float:
+        """Return the probability, 0 to 1, that one more run gives less than a value."""
+        return float(stats.t.cdf((value - self.mean) / self._standard_error(), self.n - 1))
+
+    def p_value(self, value: float) -> float:
+        """Return the probability, 0 to 1, that one more run is as far from the mean or farther."""
         below = self.percentile(value)
         return 2 * min(below, 1 - below)
 
-    def _error(self) -> float:
-        """The standard error of one more run: its own spread and that of the mean."""
+    def scaled(self, factor: float) -> "Summary":
+        """Return the summary in another unit."""
+        numbers = (self.mean, self.deviation, self.least, self.greatest)
+        return Summary(self.n, *(factor * number for number in numbers))
+
+    def _standard_error(self) -> float:
+        """Return the standard error of one more run: its own spread and that of the mean."""
+        if not self.deviation:
+            raise ValueError(f"expected two or more different numbers, got {self}")
         return self.deviation * sqrt(1 + 1 / self.n)
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Summarise two or more numbers.
-
-    Raises:
-        ValueError: fewer, or all the same: they say nothing of how far another may be.
-    """
-    if len(set(values)) < 2:
-        raise ValueError(f"expected two or more different numbers, got {values}")
-    return Spread(len(values), mean(values), stdev(values), min(values), max(values))
+def summarise(values: Sequence[float]) -> Summary:
+    """Summarise one or more numbers."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return Summary(len(values), statistics.mean(values), deviation, min(values), max(values))
 
 
-def family_level(number: int, level: float = LEVEL) -> float:
-    """The level of each of several independent intervals that all hold with the level given.
+def familywise_level(number: int, level: float = LEVEL) -> float:
+    """Return the level of each of `number` independent intervals that all hold with `level`.
 
     Source: Z. Šidák (1967), "Rectangular confidence regions for the means of multivariate normal
     distributions", JASA 62. Of three intervals of 95 %, one misses by chance in 14 % of cases.
@@ -68,10 +79,20 @@ def family_level(number: int, level: float = LEVEL) -> float:
     return float(level ** (1 / number))
 
 
-def family_chance(chance: float, number: int) -> float:
-    """The probability that at least one of several independent runs is as odd as this one."""
-    return float(1 - (1 - chance) ** number)
+def familywise_p(p_value: float, number: int) -> float:
+    """Return the probability that at least one of `number` independent runs is that unlikely."""
+    return float(1 - (1 - p_value) ** number)
 
 
-def is_within(value: float, interval: tuple[float, float]) -> bool:
-    return interval[0] <= value <= interval[1]
+def mcnemar(one: Collection[int], other: Collection[int]) -> tuple[int, int, float]:
+    """Compare two networks on the same images by the images that each misses.
+
+    Source: Q. McNemar (1947), "Note on the sampling error of the difference between correlated
+    proportions", Psychometrika 12; here in its exact form, the sign test.
+
+    Returns:
+        How many images only the one misses, how many only the other, and the two-sided p-value.
+    """
+    only_one, only_other = len(set(one) - set(other)), len(set(other) - set(one))
+    n = only_one + only_other
+    return only_one, only_other, stats.binomtest(only_one, n).pvalue if n else 1.0

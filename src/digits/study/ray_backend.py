@@ -1,4 +1,4 @@
-"""Functions run by Ray Tune, on this machine or on a cluster: the only part that knows Ray."""
+"""The backend that runs trials with Ray, here or on a cluster: the only part that knows Ray."""
 
 import gc
 import logging
@@ -6,10 +6,10 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ import psutil
 
 import digits
 from digits import DigitsError
+from digits.study.results import Row
 from digits.study.spec import Range, Search
+from digits.study.trial import Metrics, TrialPrunedError
+from digits.tracking.machine import machine
 
-# What Ray would otherwise do unasked: send usage statistics, write three logs a trial, stop at a
-# trial that fails before its first metric.
+# Without these, Ray sends usage statistics, writes three logs for each trial, and stops at a trial
+# that fails before its first metric.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -45,82 +48,56 @@ except ModuleNotFoundError as error:
     ) from None
 
 Config = dict[str, Any]
-ENDS_WITHIN = ANSWERS_WITHIN = 5  # seconds
-RESULT, FAILURE, TRIAL = "result", "failure", "trial"
-
-
-@dataclass(frozen=True)
-class Worker:
-    """What works on a trial: Ray's id of the trial, and the address of the node."""
-
-    trial: str
-    node: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one trial.
-
-    Attributes:
-        id: Ray's, which tells trials apart.
-        chosen: its name or, of a search, its configuration.
-        result: what the function returned; None if it was given up before its end.
-        epochs: the metrics it told, in order.
-        error: why it failed for good, in one line.
-    """
-
-    id: str
-    chosen: Any
-    result: Any
-    epochs: Sequence[Mapping[str, float]]
-    error: str | None = None
+END_TIMEOUT = ANSWER_TIMEOUT = 5  # seconds
+ROW, FAILURE, TRIAL = "row", "failure", "trial"
 
 
 @contextmanager
 def started(address: str | None, workers: int | None, threads: int) -> Iterator[int]:
-    """Ray: one of our own on this machine, or the cluster at an address; yields its nodes.
+    """Start Ray on this machine, or connect to the cluster at an address; yield how many nodes.
 
     Raises:
         DigitsError: there is no cluster there.
     """
     package = Path(digits.__file__).parent
-    # What fails is told by `done`.
-    shared: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    # Failures reach the user as outcomes, so Ray need not print them.
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address:
-        _reach(address)
-        told = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
-        shared |= {"address": address}
-        shared |= {"runtime_env": {"py_modules": [str(package)], "env_vars": told}}
+        _check_answer(address)
+        variables = {name: v for name, v in os.environ.items() if name.startswith("MLFLOW_")}
+        settings |= {"address": address}
+        settings |= {"runtime_env": {"py_modules": [str(package)], "env_vars": variables}}
     else:
-        # For Ray's processes, wherever they start.
-        found = [str(package.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-        os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in found if p)
-        cores = threads * workers if workers else max(threads, _cores())
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else it is kept in ~/.ray
-        shared |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
-    at_end = signal.getsignal(signal.SIGTERM)
+        # Ray's processes start in other folders, so that relative paths would not lead there.
+        paths = [str(package.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in paths if p)
+        count = threads * workers if workers else max(threads, int(machine()["cores"]))
+        # Without a token in the environment, Ray would write one to ~/.ray.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        settings |= {"address": "local", "num_cpus": count, "include_dashboard": False}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**shared)
-        signal.signal(signal.SIGTERM, at_end)  # Ray's own would leave runs open
+        ray.init(**settings)
+        signal.signal(signal.SIGTERM, handler)  # Ray's own handler would leave runs open.
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise DigitsError(f"Ray: {' '.join(str(error).split())[:200]}") from error
     try:
         yield len([node for node in ray.nodes() if node["Alive"]])
     finally:
         own = [] if address else psutil.Process().children(recursive=True)
-        # Ray ends this process if another thread comes upon what is left of it after its end, as
-        # one does that collects garbage (seen once, as "core worker has already been shutdown").
+        # Ray ends this process if a thread collects garbage of Ray's after the shutdown (seen once,
+        # as "core worker has already been shutdown").
         gc.collect()
         ray.shutdown()
-        for process in psutil.wait_procs(own, timeout=ENDS_WITHIN)[1]:
-            process.kill()  # a trial that has not noticed
+        for process in psutil.wait_procs(own, timeout=END_TIMEOUT)[1]:
+            process.kill()  # It runs a trial that does not react.
 
 
-def _reach(address: str) -> None:
-    """See that something listens there: Ray would try for more than ten minutes."""
+def _check_answer(address: str) -> None:
+    """Raise DigitsError unless something listens there: Ray would try for more than ten minutes."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), ANSWERS_WITHIN).close()
+        socket.create_connection((host, int(port)), ANSWER_TIMEOUT).close()
     except (OSError, ValueError) as error:
         raise DigitsError(
             f"Ray: no cluster answers at {address} ({error}); expected HOST:PORT of `ray start "
@@ -128,133 +105,67 @@ def _reach(address: str) -> None:
         ) from None
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def each(
+def run_each(
     names: Sequence[str],
     work: Callable[..., Any],
-    shared: Mapping[str, Any],
-    done: Callable[[Outcome], None],
+    on_row: Callable[[Row], object],
+    on_failure: Callable[[str, str], object],
     *,
     threads: int,
     retries: int,
     metrics: Sequence[str] = (),
+    **strategy: Any,
 ) -> None:
-    """Run a function once for each name.
+    """Run a function for each trial, as many at once as there are cores for.
 
     Args:
-        work: of a name, a Worker, a function to tell metrics to, and what is shared. Where it
-            raises DigitsError, it is not tried again.
-        shared: by name; it is sent to each machine once.
-        done: is called here with each outcome as soon as it is there.
-        threads: cores that each takes.
-        retries: of one that fails or whose process is gone.
-        metrics: to show while they run.
+        names: of the trials; none in a search.
+        work: takes a trial's name or, in a search, its configuration; an id; the node's address;
+            and a function to report each epoch to. Where it raises DigitsError it is not tried
+            again.
+        on_row: is called with the row of each trial at once.
+        on_failure: is called with the name of a trial that failed for good, and the reason.
+        threads: cores that each trial takes.
+        retries: of a trial that fails or whose process is killed.
+        metrics: to print.
+        strategy: of a search.
     """
-    _tune({TRIAL: tune.grid_search(list(names))}, 1, work, shared, done, threads, retries, metrics)
 
+    prunes = strategy.get("scheduler") is not None
 
-def search(
-    space: Search,
-    epochs: int,
-    known: Sequence[tuple[Config, float]],
-    work: Callable[..., Any],
-    shared: Mapping[str, Any],
-    done: Callable[[Outcome], None],
-    *,
-    threads: int,
-    retries: int,
-) -> None:
-    """Run a function for configurations of a space, each chosen by what those before it gave.
+    def function(config: Config, work: Callable[..., Any]) -> None:
+        last: Metrics = {}
 
-    Args:
-        epochs: that a configuration may tell of.
-        known: configurations with their metric that were run before; they count.
-        others: as in `each`.
-    """
-    sampler = OptunaSearch(
-        {key: _distribution(choices) for key, choices in space.space.items()},
-        metric=space.metric,
-        mode=space.mode,
-        seed=space.seed + len(known),
-        points_to_evaluate=[config for config, _ in known] or None,
-        evaluated_rewards=[value for _, value in known] or None,
-    )
-    scheduler = None
-    if space.grace:
-        scheduler = ASHAScheduler(
-            metric=space.metric,
-            mode=space.mode,
-            grace_period=min(space.grace, epochs),
-            max_t=epochs + 1,  # the last report is that of the result
-        )
-    _tune(
-        {},
-        space.trials - len(known),
-        work,
-        shared,
-        done,
-        threads,
-        retries,
-        [space.metric],
-        sampler,
-        scheduler,
-    )
-
-
-def _distribution(choices: Range | list[Any]) -> Any:
-    if isinstance(choices, list):
-        return CategoricalDistribution(choices)
-    low, high = choices.low, choices.high
-    kind = IntDistribution if isinstance(low, int) and isinstance(high, int) else FloatDistribution
-    return kind(low, high, log=choices.log)
-
-
-def _tune(
-    space: Config,
-    samples: int,
-    work: Callable[..., Any],
-    shared: Mapping[str, Any],
-    done: Callable[[Outcome], None],
-    threads: int,
-    retries: int,
-    metrics: Sequence[str],
-    sampler: Any = None,
-    scheduler: Any = None,
-) -> None:
-    def function(config: Config, **shared: Any) -> None:
-        last: Mapping[str, float] = {}
-
-        def told(metrics: Mapping[str, float]) -> None:
+        def report(metrics: Metrics, row: Row) -> None:
             nonlocal last
-            last = dict(metrics)
-            tune.report(last)
+            last = metrics
+            try:
+                tune.report({**metrics, ROW: row})
+            except SystemExit:  # Ray ends a function, also when the study is interrupted.
+                raise TrialPrunedError if prunes else KeyboardInterrupt from None
 
+        identifier, node = tune.get_context().get_trial_id(), ray.util.get_node_ip_address()
         try:
-            worker = Worker(tune.get_context().get_trial_id(), ray.util.get_node_ip_address())
-            ended = {RESULT: work(_chosen(config), worker, told, **shared)}
+            row = work(config.get(TRIAL, config), identifier, node, report)
         except DigitsError as error:
-            ended = {FAILURE: str(error)}
-        tune.report({**last, **ended})
+            tune.report({**last, FAILURE: str(error)})
+        else:
+            if row is None:
+                sys.exit(0)
+            tune.report({**last, ROW: row})
 
-    resources = tune.with_resources(tune.with_parameters(function, **shared), {"cpu": threads})
+    trainable = tune.with_parameters(function, work=work)  # It holds the images, which are large.
     with tempfile.TemporaryDirectory(prefix="study-") as folder:
         tune.Tuner(
-            resources,
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                num_samples=samples,
-                search_alg=sampler,
-                scheduler=scheduler,
-                reuse_actors=True,  # an import of TensorFlow takes as long as a training of v1
-            ),
+            tune.with_resources(trainable, {"cpu": threads}),
+            param_space={TRIAL: tune.grid_search(list(names))} if names else {},
+            # An import of TensorFlow takes as long as a training of v1, so processes are reused.
+            tune_config=tune.TuneConfig(reuse_actors=True, **strategy),
             run_config=tune.RunConfig(
                 name="study",
                 storage_path=folder,
                 failure_config=tune.FailureConfig(max_failures=retries),
-                callbacks=[_Listener(done)],
+                callbacks=[_Listener(on_row, on_failure)],
                 progress_reporter=tune.CLIReporter(
                     metric_columns=["training_iteration", "time_total_s", *metrics],
                     max_report_frequency=30,
@@ -266,36 +177,64 @@ def _tune(
 
 
 class _Listener(tune.Callback):  # type: ignore[misc]
-    """Hands on what comes of each trial."""
+    """Passes on the rows and the failures of trials."""
 
-    def __init__(self, done: Callable[[Outcome], None]) -> None:
-        self._done = done
-        self._told: dict[str, list[dict[str, float]]] = {}
+    def __init__(
+        self, on_row: Callable[[Row], object], on_failure: Callable[[str, str], object]
+    ) -> None:
+        self._on_row, self._on_failure = on_row, on_failure
+        self._last_rows: dict[str, Row | None] = {}  # None if the trial failed
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
     ) -> None:
-        if result["training_iteration"] == 1:  # of a retry
-            self._told[trial.trial_id] = []
-        if RESULT in result or FAILURE in result:
-            self._hand_on(trial, result.get(RESULT), result.get(FAILURE))
-        else:
-            own = {n: v for n, v in result.items() if isinstance(v, float) and "time" not in n}
-            self._told[trial.trial_id].append(own)
+        if FAILURE in result:
+            self._on_failure(_name(trial), result[FAILURE])
+        self._last_rows[trial.trial_id] = result.get(ROW)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        if trial.trial_id in self._told:
-            self._hand_on(trial, None)
+        if row := self._last_rows.pop(trial.trial_id, None):
+            self._on_row(row)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         if trial.status == "ERROR":
-            reason = str(trial.get_error()).strip().splitlines()[-1]
-            self._hand_on(trial, None, reason)
-
-    def _hand_on(self, trial: Any, result: Any, error: str | None = None) -> None:
-        epochs = self._told.pop(trial.trial_id, [])
-        self._done(Outcome(trial.trial_id, _chosen(trial.config), result, epochs, error))
+            self._on_failure(_name(trial), str(trial.get_error()).strip().splitlines()[-1])
 
 
-def _chosen(config: Config) -> Any:
-    return config.get(TRIAL, config)
+def _name(trial: Any) -> str:
+    return str(trial.config.get(TRIAL, trial.config))
+
+
+def strategy(search: Search, epochs: int, previous: Sequence[tuple[Config, float]]) -> Config:
+    """Return the arguments of TuneConfig to choose each configuration by the results of others.
+
+    Args:
+        epochs: how many a trial has that is not pruned.
+        previous: configurations that were run before, with their metric; they count as trials.
+    """
+    scheduler = None
+    if search.grace:
+        scheduler = ASHAScheduler(
+            metric=search.metric,
+            mode=search.mode,
+            grace_period=min(search.grace, epochs),
+            max_t=epochs + 1,  # The last report is that of the result.
+        )
+    sampler = OptunaSearch(
+        {key: _distribution(choices) for key, choices in search.space.items()},
+        metric=search.metric,
+        mode=search.mode,
+        seed=search.seed + len(previous),
+        points_to_evaluate=[config for config, _ in previous] or None,
+        evaluated_rewards=[value for _, value in previous] or None,
+    )
+    count = search.trials - len(previous)
+    return {"num_samples": count, "search_alg": sampler, "scheduler": scheduler}
+
+
+def _distribution(choices: Range | list[Any]) -> Any:
+    if isinstance(choices, list):
+        return CategoricalDistribution(choices)
+    low, high = choices.low, choices.high
+    kind = IntDistribution if isinstance(low, int) and isinstance(high, int) else FloatDistribution
+    return kind(low, high, log=choices.log)

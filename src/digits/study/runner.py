@@ -1,163 +1,180 @@
-"""A study from its file to its results: what is not there yet is trained."""
+"""A study from its file to its table: whatever has no row yet is trained."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from digits import DigitsError
 from digits.core.dataset import Dataset
-from digits.study.results import Result, Results
-from digits.study.spec import Plan, Trial
-from digits.study.trial import RESULT, RunContext, by_epoch, train
-from digits.tracking import local_store, nested_runs
+from digits.study import results
+from digits.study.results import Results, Row
+from digits.study.spec import StudySpec
+from digits.study.trial import RESULT, RunContext, run_trial
+from digits.tracking import local_store, machine, nested_runs
 from digits.tracking.run import start_run
 
+INTERRUPTED = ("KILLED", "the study was interrupted")
 
-def conduct(
-    plan: Plan,
+Log = Callable[[str], object]
+
+
+def run_study(
+    spec: StudySpec,
     dataset: Dataset,
     out: Path,
+    context: RunContext,
     *,
-    root: Path,
-    address: str,
-    tags: Mapping[str, object],
     cluster: str | None = None,
     workers: int | None = None,
     attach: bool = False,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[Result]:
-    """Train the trials of a study that have no result yet, and return the results of all.
+    log: Log = lambda line: None,
+) -> list[Row]:
+    """Train the trials of a study that have no row yet, and return the rows of all.
 
     Args:
-        out: the folder of results; see `Results`.
-        root: of the project.
-        address: of the MLflow store, to which this process is connected.
-        tags: of every run.
-        cluster: address of one of Ray's, if this machine is not to do the work.
+        out: the folder of the table of trials.
+        context: whose store this process is connected to.
+        cluster: address of a Ray cluster, if this machine is not to do the work.
         workers: how many trials at once on this machine, if not as many as it has cores for.
         attach: use the run that `mlflow run` opened.
-        say: is told what happens.
+        log: prints a line about the progress.
 
     Raises:
-        DigitsError: another process is at work on this study, or trials failed; what the others
-            gave is kept.
+        DigitsError: another process is at work on this study, or trials failed; the rows of the
+            others are in the table.
     """
-    with _alone(out):
-        results = Results(out, plan, dataset.digest())
-        if not results.missing():
-            say(f"{plan.name}: all {plan.size()} trials are there; nothing to train")
-            return results.in_order()
-        from digits.study import ray_backend  # or say that it is not installed
-
-        begun = bool(results.in_order())
-        again = nested_runs.parent(plan.name, even_finished=begun)
-        with start_run(plan.name, attach=attach, again=again, root=root, say=say) as run:
-            named = {**tags, nested_runs.STUDY_TAG: plan.name}
-            run.tags(named)
-            for result in nested_runs.results(run.id, RESULT, results):
-                results.add(result)  # whose trial ended just before an earlier process did
-            nested_runs.close(run.id, "KILLED", "the study was interrupted")
-            said = f"{plan.name}: {len(results.in_order())} of {plan.size()} trials are there"
-            say(f"{said}; training the others")
-            place = RunContext(address, run.id, root, named)
+    with _lock(context.state):
+        table = Results(out / results.TABLE, spec, dataset.digest())
+        if not table.missing():
+            log(f"{spec.name}: all {spec.size()} trials are there; nothing to train")
+            return table.rows()
+        ray = _ray_backend(spec, cluster, workers, log)
+        previous = nested_runs.find_parent(spec.name, even_finished=bool(table.rows()))
+        tags = {**context.tags, nested_runs.STUDY_TAG: spec.name}
+        with start_run(
+            spec.name, attach=attach, resume=previous, root=context.root, log=log
+        ) as run:
+            run.tags(tags)
+            # An earlier process may have ended before it wrote the rows of trials that ended.
+            for row in nested_runs.artifacts(run.id, RESULT, exclude=table):
+                table.add(row)
+            nested_runs.close_open(run.id, *INTERRUPTED)
+            log(f"{spec.name}: {len(table.rows())} of {spec.size()} trials are there")
+            failures: dict[str, str] = {}
             try:
-                failed = {}
-                if results.missing():
-                    with ray_backend.started(cluster, workers, plan.study.threads) as nodes:
-                        failed = _train(plan, dataset, place, results, nodes)
-                if results.missing() > len(failed):
-                    raise KeyboardInterrupt  # Ray Tune takes Ctrl-C itself, and just ends
+                if table.missing():
+                    threads = spec.study.threads
+                    with ray.started(cluster, workers, threads) if ray else nullcontext(1) as nodes:
+                        _check_store(context.store, nodes)
+                        place = replace(context, parent=run.id, tags=tags)
+                        failures = _train(spec, dataset, place, table, ray, log)
+                if table.missing() > len(failures):
+                    raise KeyboardInterrupt  # Ray Tune handles Ctrl-C itself, and just returns.
             finally:
-                nested_runs.close(run.id, "KILLED", "the study was interrupted")
-            if failed:
-                reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+                nested_runs.close_open(run.id, *INTERRUPTED)
+            if failures:
+                reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
                 raise DigitsError(
-                    f"study {plan.name}: {len(failed)} of {plan.size()} trials failed, the others "
-                    f"are kept: {reasons}"
+                    f"study {spec.name}: {len(failures)} of {spec.size()} trials failed, the "
+                    f"others are kept: {reasons}"
                 )
-    return results.in_order()
+    return table.rows()
+
+
+def _ray_backend(
+    spec: StudySpec, cluster: str | None, workers: int | None, log: Log
+) -> ModuleType | None:
+    """Import Ray's backend; None if the trials run in this process, one after the other."""
+    needs_ray = bool(cluster or spec.study.search)
+    if not needs_ray and (workers or int(machine.machine()["cores"]) // spec.study.threads) <= 1:
+        return None
+    try:
+        from digits.study import ray_backend
+    except DigitsError as error:
+        if needs_ray:
+            raise
+        log(f"{spec.name}: {error}; until then, one trial is trained after the other")
+        return None
+    return ray_backend
+
+
+def _check_store(store: str, nodes: int) -> None:
+    if nodes > 1 and not local_store.is_remote(store):
+        raise DigitsError(
+            f"Ray: the cluster has {nodes} nodes, which cannot share {store}: start an "
+            "MLflow server and name it in MLFLOW_TRACKING_URI"
+        )
 
 
 def _train(
-    plan: Plan, dataset: Dataset, place: RunContext, results: Results, nodes: int
+    spec: StudySpec, dataset: Dataset, context: RunContext, table: Results, ray: Any, log: Log
 ) -> dict[str, str]:
-    """Train what is missing on as many nodes; why trials failed, by their name."""
-    from digits.study import ray_backend
-
-    if nodes > 1 and not local_store.is_remote(place.store):
-        raise DigitsError(
-            f"Ray: the cluster has {nodes} nodes, which cannot share {place.store}: start an "
-            "MLflow server and name it in MLFLOW_TRACKING_URI"
-        )
-    study, failed = plan.study, {}
-    data = dataset.digest()
-
-    def done(outcome: ray_backend.Outcome) -> None:
-        if outcome.error is not None:
-            failed[str(outcome.chosen)] = outcome.error
-        elif outcome.result:
-            results.add(outcome.result)
-        else:
-            trial = _searched(plan, outcome.chosen, outcome.id)
-            results.add(_given_up(trial, plan, data, outcome.epochs))
-
-    how = {"threads": study.threads, "retries": study.retries}
-    shared = {"plan": plan, "dataset": dataset, "place": place}
-    if study.search:
-        metric = study.search.metric
-        known = [(r["changes"], r["metrics"][metric][-1]) for r in results.in_order()]
-        epochs = plan.params(Trial("", study.search.version, 0)).model(study.search.version)
-        ray_backend.search(study.search, epochs.epochs, known, _work, shared, done, **how)
-    else:
-        names = [trial.name for trial in plan.trials() if trial.name not in results]
-        ray_backend.each(names, _work, shared, done, metrics=["loss", "accuracy"], **how)
-    return failed
+    """Train what is missing, and return why trials failed, by name."""
+    failures: dict[str, str] = {}
+    names = [trial.name for trial in spec.trials() if trial.name not in table]
+    work = partial(_run_trial, spec, dataset, context)
+    if ray is None:
+        for name in names:
+            try:
+                table.add(_run_here(partial(work, log=log), name, spec.study.retries))
+            except DigitsError as error:
+                failures[name] = str(error)
+        return failures
+    study = spec.study
+    how: dict[str, Any] = {"threads": study.threads, "retries": study.retries}
+    how["metrics"] = [study.search.metric] if study.search else ["loss", "accuracy"]
+    if search := study.search:
+        previous = [(row["changes"], row["metrics"][search.metric][-1]) for row in table.rows()]
+        model = spec.params(spec.search_trial("", {})).model(search.version)
+        how |= ray.strategy(search, model.epochs, previous)
+    ray.run_each(names, work, table.add, failures.__setitem__, **how)
+    return failures
 
 
-def _work(
-    chosen: Any,
-    worker: Any,
-    told: Callable[[Mapping[str, float]], None],
-    *,
-    plan: Plan,
+def _run_here(work: Callable[..., Any], name: str, retries: int) -> Row:
+    """Run a trial in this process, and try it again if it fails."""
+    reason = ""
+    for _ in range(retries + 1):
+        try:
+            row: Row = work(name, name, platform.node())
+            return row
+        except DigitsError:
+            raise
+        except Exception as error:  # TensorFlow and MLflow may raise anything, and it may pass.
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    raise DigitsError(reason)
+
+
+def _run_trial(
+    spec: StudySpec,
     dataset: Dataset,
-    place: RunContext,
-) -> Result:
-    """One trial, in a process of Ray's."""
-    if isinstance(chosen, str):
-        trial = next(trial for trial in plan.trials() if trial.name == chosen)
+    context: RunContext,
+    config: Any,
+    identifier: str,
+    node: str,
+    *report: Any,
+    **log: Any,
+) -> Row | None:
+    """Run a trial, given by its name or, of a search, by its changes; maybe in a process of Ray."""
+    if spec.study.search:
+        trial = spec.search_trial(identifier, config)
     else:
-        trial = _searched(plan, chosen, worker.trial)
-    return train(trial, plan, dataset, replace(place, node=worker.node), told)
-
-
-def _searched(plan: Plan, changes: Mapping[str, Any], number: str) -> Trial:
-    assert plan.study.search
-    version = plan.study.search.version
-    return Trial(f"{version}-{number}", version, plan.raw["seed"], dict(changes))
-
-
-def _given_up(trial: Trial, plan: Plan, data: str, epochs: Any) -> Result:
-    """What is known of a trial that did not reach its end."""
-    return {
-        **asdict(trial),
-        "digest": plan.digest(trial, data),
-        "threads": plan.study.threads,
-        "metrics": by_epoch(epochs),
-        "seconds": None,
-        "machine": None,
-    }
+        trial = next(trial for trial in spec.trials() if trial.name == config)
+    return run_trial(trial, spec, dataset, context, node, *report, **log)
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    out.mkdir(parents=True, exist_ok=True)
+def _lock(state: Path) -> Iterator[None]:
+    state.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(out / ".partial-study.lock", timeout=0):
+        with FileLock(state / "study.lock", timeout=0):
             yield
     except Timeout:
-        raise DigitsError(f"{out}: another process is at work on this study") from None
+        raise DigitsError(f"{state}: another process is at work on this study") from None

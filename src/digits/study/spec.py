@@ -1,4 +1,4 @@
-"""A study's file, and the trials that follow from it. Knows neither Ray nor MLflow nor Keras."""
+"""A study's file, and the trials that follow from it. Imports neither Ray nor MLflow nor Keras."""
 
 import hashlib
 import json
@@ -8,30 +8,48 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from digits import DigitsError
-from digits.core import config
-from digits.core.keras_schema import (
-    Count,
-    Flag,
-    PositiveInt,
-    Strict,
-    expect,
-    expected,
-    is_number,
-    one_of,
-)
-from digits.core.schema import Params, Seed
+from digits import DigitsError, core
+from digits.core import config, keras_schema
+from digits.core.keras_schema import Count, Flag, PositiveInt, Strict, expect, expected, one_of
+from digits.core.schema import TTA, Model, Params, Seed
 
-# What a result depends on beside its parameters: a change of these makes it a result of the past.
-CODE = ("augmentation", "dataset", "evaluation", "graph", "models", "prediction", "training")
+AS_IS = "as_is"  # the name of the errors without test-time augmentation
+KINDS = ("seeds", "candidates", "search")
 
-Limit = Annotated[int | float, expect("a number", is_number)]
+Limit = Annotated[int | float, expect("a number", keras_schema.is_number)]
+
+
+class Candidates(Strict):
+    """Models that are compared on held-out training images.
+
+    Attributes:
+        validation: training images held out, the same for every candidate and seed.
+        reference: the candidate with which the others are compared, image by image.
+        seeds: how many trials a candidate has, where it is not one.
+        tta: test-time augmentations by name; the held-out images are scored with each of them too.
+        models: the candidates, as under `models` in params.yaml.
+    """
+
+    validation: PositiveInt
+    reference: str
+    seeds: dict[str, PositiveInt] = Field({})
+    tta: dict[str, TTA] = Field({})
+    models: dict[str, Model]
+
+    @model_validator(mode="after")
+    def _names_are_candidates(self) -> Self:
+        for key, name in (("reference", self.reference), *(("seeds", n) for n in self.seeds)):
+            if name not in self.models:
+                raise expected(f"one of {', '.join(self.models)}", name, key)
+        if AS_IS in self.tta:
+            raise expected(f"another name than {AS_IS}", AS_IS, "tta")
+        return self
 
 
 class Range(Strict):
-    """Numbers between two, whole ones if both are, on a logarithmic scale if `log`."""
+    """Numbers between two limits: integers if both are, on a logarithmic scale if `log`."""
 
     low: Limit
     high: Limit
@@ -52,11 +70,11 @@ class Search(Strict):
         trials: how many.
         seed: of the sampler.
         validation: training images held out, on which trials are compared.
-        metric: of the last epoch.
-        grace: epochs after which a trial that does worse than others is given up (ASHA); by default
+        metric: whose value after the last epoch is compared.
+        grace: epochs after which a trial that does worse than others is pruned (ASHA); without it
             none is.
-        space: what a key under the version may be: a range, or a list of values. Keys are written
-            as for `dvc exp run -S`: `layers.2.Dropout.rate`.
+        space: a range or a list of values for each key under the version. Keys are written as for
+            `dvc exp run -S`: `layers.2.Dropout.rate`.
     """
 
     version: str
@@ -69,32 +87,37 @@ class Search(Strict):
 
     @property
     def mode(self) -> str:
-        """Whether the best is the greatest or the least, in Ray's words."""
+        """Whether the best metric is the greatest or the least, in Ray's words."""
         return "max" if self.metric == "val_accuracy" else "min"
 
 
 class Study(Strict):
-    """The whole of a study's file: how many seeds of which versions, or a search.
+    """The contents of a study's file: seeds, candidates or a search, and how its trials run.
 
     Attributes:
-        seeds: how many trials of each version, with the seeds first_seed, first_seed + 1, …; each
-            is scored once on the test images.
+        seeds: how many trials of each version; each is scored once on the test images.
+        first_seed: trials over seeds and of candidates have the seeds first_seed, first_seed + 1, …
         threads: of each trial, which takes as many cores.
         retries: of a trial whose process is killed or that fails.
-        models: whether each trial logs its model.
+        models: whether each trial's network is saved, and logged to MLflow.
+        ensemble: whether the mean of the probabilities of all networks is scored too.
     """
 
     seeds: dict[str, PositiveInt] | None = None
     first_seed: Seed = 1
+    candidates: Candidates | None = None
     search: Search | None = None
     threads: PositiveInt = 1
     retries: Count = 3
     models: Flag = False
+    ensemble: Flag = False
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        if (self.seeds is None) == (self.search is None):
-            raise expected("either `seeds` or `search`", sorted(self.model_fields_set))
+        if sum(getattr(self, kind) is not None for kind in KINDS) != 1:
+            raise expected(f"one of {', '.join(KINDS)}", sorted(self.model_fields_set))
+        if self.ensemble and not (self.models and len(self.seeds or {}) == 1):
+            raise expected("`seeds` of one version with `models: true`", True, "ensemble")
         return self
 
 
@@ -103,7 +126,8 @@ class Trial:
     """One training.
 
     Attributes:
-        name: tells it from the others of its study.
+        name: unique within its study.
+        version: of params.yaml, or a candidate's name.
         changes: of the version's block in params.yaml, by keys as in `Search.space`.
     """
 
@@ -114,12 +138,13 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A study's file with the parameters that it varies.
+class StudySpec:
+    """A study's file together with the parameters that it varies.
 
     Attributes:
-        name: of the study, from that of its file.
-        raw: the content of params.yaml.
+        name: the name of the file, without its suffix.
+        study: the contents of the file.
+        raw: the contents of params.yaml.
     """
 
     name: str
@@ -127,59 +152,68 @@ class Plan:
     raw: Mapping[str, Any]
 
     def trials(self) -> list[Trial]:
-        """Those over seeds; a search makes its own as it goes."""
-        first = self.study.first_seed
+        """Return the trials in order; of a search there are none, for it makes them as it goes."""
+        study, counts = self.study, self.study.seeds or {}
+        if study.candidates:
+            counts = {name: study.candidates.seeds.get(name, 1) for name in study.candidates.models}
         return [
             Trial(f"{version}-{seed}", version, seed)
-            for version, count in (self.study.seeds or {}).items()
-            for seed in range(first, first + count)
+            for version, count in counts.items()
+            for seed in range(study.first_seed, study.first_seed + count)
         ]
 
+    def search_trial(self, identifier: str, changes: Mapping[str, Any]) -> Trial:
+        """Return the trial of a search that makes some changes."""
+        assert self.study.search
+        version = self.study.search.version
+        return Trial(f"{version}-{identifier}", version, self.raw["seed"], dict(changes))
+
     def size(self) -> int:
-        """The number of trials."""
+        """Return the number of trials."""
         return self.study.search.trials if self.study.search else len(self.trials())
 
     def params(self, trial: Trial) -> Params:
-        """The parameters of a trial.
+        """Return the parameters with which `train_model` trains a trial as its version.
 
         Raises:
-            DigitsError: its changes do not fit; names the key.
+            DigitsError: its version or its changes do not fit; names the key.
         """
-        raw = deepcopy(dict(self.raw))
+        raw, study = deepcopy(dict(self.raw)), self.study
         for key, value in trial.changes.items():
             config.replace(raw, ["models", trial.version, *key.split(".")], value)
-        if self.study.search:
-            config.replace(raw, ["data", "validation"], self.study.search.validation)
+        if study.candidates:
+            model = study.candidates.models.get(trial.version)
+            raw["models"] = {trial.version: model and _as_json(model)}
+            raw |= {"versions": [trial.version], "tta": {}}
+        if comparison := study.candidates or study.search:
+            config.replace(raw, ["data", "validation"], comparison.validation)
         return config.check(raw, Params, f"study {self.name}")
 
-    def digest(self, trial: Trial, data: str) -> str:
-        """Tells whether a result is that of these parameters, of this code and of these data.
-
-        Args:
-            data: digest of the dataset.
-        """
-        params = self.params(trial)
-        told = {
+    def digest(self, trial: Trial, data_digest: str) -> str:
+        """Return a digest of all that a trial's result follows from: parameters, code and data."""
+        params, candidates = self.params(trial), self.study.candidates
+        tta = candidates.tta if candidates else {"": params.tta.get(trial.version, [])}
+        inputs = {
             "trial": asdict(trial),
-            "model": params.model(trial.version).model_dump(mode="json", exclude_unset=True),
-            "tta": [view.model_dump() for view in params.tta.get(trial.version, [])],
+            "model": _as_json(params.model(trial.version)),
+            "tta": {name: [t.model_dump() for t in transforms] for name, transforms in tta.items()},
             "validation": [params.data.validation, params.seed] if params.data.validation else None,
             "threads": self.study.threads,
-            "data": data,
-            "code": code(),
+            "data": data_digest,
+            "code": code_digest(),
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def code() -> str:
-    """SHA-256 of the modules that a result follows from."""
+def code_digest() -> str:
+    """Return the SHA-256 of the modules of digits.core, on which every result depends."""
     digest = hashlib.sha256()
-    for name in CODE:
-        digest.update((Path(__file__).parents[1] / f"{name}.py").read_bytes())
+    for path in sorted(Path(core.__path__[0]).glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def load(path: Path, params: Path) -> Plan:
+def load(path: Path, params: Path) -> StudySpec:
     """Read and check a study's file together with the parameters that it varies.
 
     Raises:
@@ -188,34 +222,31 @@ def load(path: Path, params: Path) -> Plan:
     study = config.check(config.read(path), Study, str(path))
     raw = config.read(params)
     parameters = config.check(raw, Params, str(params))
-    for version in study.seeds or []:
+    spec = StudySpec(path.stem, study, raw)
+    for version in study.seeds or ([study.search.version] if study.search else []):
         parameters.model(version)
-    plan = Plan(path.stem, study, raw)
+    for trial in spec.trials():
+        spec.params(trial)
     if study.search:
-        version, space = study.search.version, study.search.space
-        parameters.model(version)
-        for key, choices in space.items():
-            values = choices if isinstance(choices, list) else [choices.low, choices.high]
-            for value in values:
-                _see_that_it_fits(plan, Trial("", version, 0, {key: value}), path)
-    return plan
+        for key, choices in study.search.space.items():
+            _check_choices(spec, key, choices, f"{path}: search.space.{key}")
+    return spec
 
 
-def _see_that_it_fits(plan: Plan, trial: Trial, path: Path) -> None:
-    (key, value), *_ = trial.changes.items()
-    where = f"{path}: search.space.{key}"
+def _check_choices(spec: StudySpec, key: str, choices: Range | list[Any], where: str) -> None:
+    """Raise DigitsError unless a key leads to a parameter that may have these values."""
+    values = choices if isinstance(choices, list) else [choices.low, choices.high]
+    trials = [spec.search_trial("", changes) for changes in ({}, *({key: v} for v in values))]
     try:
-        changed = plan.params(trial)
+        unchanged, *changed = [spec.params(trial).model(trial.version) for trial in trials]
     except DigitsError as error:
         raise DigitsError(f"{where}: {error}") from None
-    block: Any = changed.model(trial.version).model_dump(mode="json", exclude_unset=True)
-    for part in key.split("."):
-        if isinstance(block, list):
-            block = dict(enumerate(block)).get(int(part) if part.isdigit() else -1)
-        else:
-            block = block.get(part) if isinstance(block, dict) else None
-    if block != value:
+    if all(model == unchanged for model in changed):
         raise DigitsError(
-            f"{where}: expected the keys that lead to a parameter of models.{trial.version}, "
-            "such as layers.0.Conv2D.filters"
+            f"{where}: expected the keys that lead to a parameter of models.{trials[0].version}, "
+            "such as layers.0.Conv2D.filters, and values that change it"
         )
+
+
+def _as_json(model: Model) -> Any:
+    return model.model_dump(mode="json", exclude_unset=True)

@@ -1,4 +1,4 @@
-"""One trial: our ordinary training, as an MLflow run of its own. Knows nothing of Ray."""
+"""One trial: an ordinary training as an MLflow run of its own. Knows nothing of Ray."""
 
 import json
 import os
@@ -7,116 +7,150 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from digits.core.dataset import Dataset
-from digits.study.spec import Plan, Trial
+from digits.core.dataset import Dataset, hold_out
+from digits.core.files import sha256
+from digits.core.schema import Params
+from digits.study.ensemble import network_path
+from digits.study.results import EMPTY, MACHINE, Row
+from digits.study.spec import AS_IS, StudySpec, Trial
 
-Result = dict[str, Any]
-RESULT = "trial.json"
+RESULT = "trial.json"  # an artifact of each finished run: its row
+
+Metrics = Mapping[str, float]
+
+
+class TrialPrunedError(Exception):
+    """Ends a trial that does worse than others."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where the trials of a study are recorded.
+    """Where the runs of a study are recorded.
 
     Attributes:
         store: address of MLflow's store.
-        parent: id of the study's run.
         root: the project's folder, if it is on this machine.
-        tags: that every run of the study has.
-        node: address of the machine that does the work.
+        state: the folder of the study's networks and of its lock.
+        tags: of every run.
+        parent: id of the study's run.
     """
 
     store: str
-    parent: str
     root: Path
+    state: Path
     tags: Mapping[str, object]
-    node: str = ""
+    parent: str = ""
 
 
-def use_threads(threads: int) -> None:
-    """Have TensorFlow, which is not imported yet, compute with so many threads."""
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
-        os.environ[name] = str(threads)
-
-
-def train(
+def run_trial(
     trial: Trial,
-    plan: Plan,
+    spec: StudySpec,
     dataset: Dataset,
-    place: RunContext,
-    told: Callable[[Mapping[str, float]], None] = lambda metrics: None,
-) -> Result:
-    """Train a trial and say what came of it.
+    context: RunContext,
+    node: str = "",
+    report: Callable[[Metrics, Row], object] = lambda metrics, row: None,
+    log: Callable[[str], object] = lambda line: None,
+) -> Row | None:
+    """Train a trial, score it, and return its row of the table; None if it was pruned.
 
     Args:
-        told: is called after every epoch with its metrics.
-
-    Returns:
-        The trial; the `digest` of what its result follows from; `metrics` by epoch, six decimals;
-        with trials over seeds, the `test` loss, accuracy and errors. And `seconds`, and the
-        `machine`: those alone differ when it is repeated.
+        node: address of this machine.
+        report: is called after every epoch with its metrics, and with the row of the trial if this
+            is the end of it. It may raise TrialPrunedError.
+        log: prints a line about the progress.
 
     Raises:
         DigitsError: training diverged, or the run cannot be recorded.
     """
-    use_threads(plan.study.threads)
-    os.environ["MLFLOW_TRACKING_URI"] = place.store
+    # TensorFlow reads these when it is imported, which is below.
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ[name] = str(spec.study.threads)
+    os.environ["MLFLOW_TRACKING_URI"] = context.store
 
-    from digits.core import evaluation, pipeline, prediction
+    from digits.core import models
     from digits.core.keras_backend import keras
     from digits.tracking import machine, nested_runs
     from digits.tracking.connection import connect
-    from digits.tracking.run import start_run
+    from digits.tracking.console import ConsoleLog, logged
+    from digits.tracking.run import MODEL_TAG, start_run
+    from digits.tracking.training import train_tracked
 
-    keras.backend.clear_session()  # of the trial before, in the same process
-    params = plan.params(trial)
-    console = pipeline.Console(lambda line: None)
-    root = place.root if place.root.exists() else Path.cwd()
+    keras.backend.clear_session()  # The process may have run another trial before.
+    params = spec.params(trial)
+    is_project_here = context.root.exists()
+    root = context.root if is_project_here else Path.cwd()
     connect(root)
-    nested_runs.close(place.parent, "FAILED", "killed, and tried again", trial.name)
-    digest = plan.digest(trial, dataset.digest())
-    made_by = machine.machine() | machine.libraries()
-    given_up = None
-    with start_run(trial.name, parent=place.parent, root=root) as run:
-        run.tags({**place.tags, **made_by, nested_runs.TRIAL_TAG: trial.name})
-        run.tags({"version": trial.version, "digest": digest, "node": place.node})
+    nested_runs.close_open(context.parent, "FAILED", "killed, and tried again", trial.name)
+    hardware = machine.machine() | machine.libraries()
+    hardware.setdefault("tensorflow", hardware.get("tensorflow-cpu", ""))
+    digest = spec.digest(trial, dataset.digest())
+    history: dict[str, list[float]] = {}
+
+    def on_epoch_end(epoch: int, logs: Metrics) -> None:
+        for name, value in logs.items():
+            history.setdefault(name, []).append(value)
+        report(logs, _row(spec, trial, digest, history) | {"pruned": True})
+
+    with (
+        start_run(trial.name, parent=context.parent, root=root) as run,
+        logged(ConsoleLog(trial.name, log), run) as console,
+    ):
+        run.tags({**context.tags, **hardware, nested_runs.TRIAL_TAG: trial.name})
+        run.tags({"version": trial.version, "digest": digest, "node": node})
+        callbacks = [console, keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)]
+        training = (trial.version, params, dataset, trial.seed, run, callbacks)
         try:
-            model, epochs, times = pipeline.train(
-                trial.version,
-                params,
-                trial.seed,
-                dataset,
-                run,
-                console,
-                told=lambda epoch: told(epoch.metrics),
-                keep_model=plan.study.models,
-            )
-        except SystemExit as stop:  # how Ray ends a trial that does worse than others
-            given_up = stop
-            run.tags({"ended": "given up, because others did better"})
-        else:
-            result = {
-                **asdict(trial),
-                "digest": digest,
-                "threads": plan.study.threads,
-                "metrics": by_epoch([epoch.metrics for epoch in epochs]),
-            }
-            if plan.study.seeds:
-                tta = params.tta.get(trial.version, [])
-                probabilities = prediction.probabilities(model, dataset.x_test, tta)
-                scored = evaluation.score(probabilities, dataset.y_test)
-                result["test"] = {name: scored[name] for name in ("loss", "accuracy", "errors")}
-                run.metrics({f"test_{name}": value for name, value in result["test"].items()})
-            if not run.is_cut_off and not nested_runs.is_open(run.id):
-                raise KeyboardInterrupt  # the study went on without this process
-            result |= {"seconds": times["training_seconds"], "machine": made_by}
-            run.text(json.dumps(result), RESULT)
-        run.text("\n".join(console.lines) + "\n", "console.log")
-    if given_up:
-        raise given_up
-    return result
+            result = train_tracked(*training, log_model=spec.study.models)
+        except TrialPrunedError:
+            run.tags({"ended": "pruned, because others did better"})
+            return None
+        row = _row(spec, trial, digest, result.history)
+        row |= _evaluate(spec, params, trial.version, dataset, result.network, row["epochs"])
+        row["seconds"] = result.timing["training_seconds"]
+        row["machine"] = {name: hardware[name] for name in MACHINE}
+        run.metrics({f"test_{name}": value for name, value in row["test"].items()})
+        run.metrics({f"val_errors.{name}": value for name, value in row["errors"].items()})
+        if spec.study.models and is_project_here:
+            path = network_path(context.state, trial.name)
+            models.save(result.network, path)
+            run.tags({MODEL_TAG: sha256(path)})
+        if not run.is_cut_off and not nested_runs.is_open(run.id):
+            raise KeyboardInterrupt  # The study went on without this process.
+        run.text(json.dumps(row), RESULT)
+    return row
 
 
-def by_epoch(epochs: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Metrics by name, six decimals, in the order of the epochs."""
-    return {name: [round(metrics[name], 6) for metrics in epochs] for name in epochs[0]}
+def _row(spec: StudySpec, trial: Trial, digest: str, history: Mapping[str, Sequence[float]]) -> Row:
+    """Return the row of a trial that is not scored, with its metrics to six decimals."""
+    metrics = {name: [round(value, 6) for value in values] for name, values in history.items()}
+    training = {"threads": spec.study.threads, "metrics": metrics, "epochs": len(history["loss"])}
+    return EMPTY | asdict(trial) | {"digest": digest, **training}
+
+
+def _evaluate(
+    spec: StudySpec, params: Params, version: str, dataset: Dataset, network: Any, epochs: int
+) -> Row:
+    """Score a network: over seeds on the test images, of candidates on the held-out ones."""
+    from digits.core import models
+    from digits.core.evaluation import evaluate_model, misclassified
+
+    if spec.study.seeds:
+        test, tta = (dataset.x_test, dataset.y_test), params.tta.get(version)
+        scores = evaluate_model([network], *test, tta or ()).scores
+        row = {name: scores[name] for name in ("loss", "accuracy", "errors")}
+        if tta:
+            row["errors_without_tta"] = evaluate_model([network], *test).scores["errors"]
+        return {"test": row}
+    if candidates := spec.study.candidates:
+        train_indices, held_out = hold_out(dataset.y_train, candidates.validation, params.seed)
+        x, y = dataset.x_train[held_out], dataset.y_train[held_out]
+        as_is = evaluate_model([network], x, y)
+        by_tta = {name: evaluate_model([network], x, y, t) for name, t in candidates.tta.items()}
+        # A step takes three times the multiply-adds of a forward pass, two operations each.
+        operations = 3 * 2 * models.multiply_adds(network) * len(train_indices) * epochs
+        return {
+            "errors": {name: e.scores["errors"] for name, e in {AS_IS: as_is, **by_tta}.items()},
+            "missed": held_out[misclassified(as_is.probabilities, y)].tolist(),
+            "tflop": round(operations / 1e12, 1),
+        }
+    return {}

@@ -1,6 +1,6 @@
-"""Where runs are kept: an MLflow server, or the project's own database and what it needs.
+"""Where runs are stored: an MLflow server, or the project's own database.
 
-Without MLflow, which takes seconds to import and knows none of this.
+Nothing here imports MLflow, which takes seconds.
 """
 
 import os
@@ -15,10 +15,10 @@ from filelock import FileLock
 from digits import DigitsError
 
 DATABASE, ARTIFACTS = "mlflow.db", "mlruns"
-SERVED = "mlflow-artifacts:"  # where `mlflow ui` has them, if it made the database
-ANSWER_WITHIN = 4  # seconds
-WAIT = 120  # seconds for others to make or mend the database
-# Where MLflow writes the folder that it was in when it made a thing.
+PROXIED = "mlflow-artifacts:"  # where artifacts go if `mlflow ui` made the database
+HEALTH_TIMEOUT = 4  # seconds
+LOCK_TIMEOUT = 120  # seconds for others to make or migrate the database
+# The columns in which MLflow stores absolute paths.
 LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -28,27 +28,34 @@ LOCATIONS = (
 
 
 def address(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, else the project's own database."""
+    """Return MLFLOW_TRACKING_URI or, if it is not set, the address of the project's database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or own_address(root)
 
 
 def own_address(root: Path) -> str:
+    """Return the address of the project's own database."""
     return f"sqlite:///{root.resolve() / DATABASE}"
 
 
+def is_own(root: Path) -> bool:
+    """Tell whether runs go to the project's own database."""
+    return address(root) == own_address(root)
+
+
 def is_remote(address: str) -> bool:
+    """Tell whether an address is that of a server."""
     return address.startswith(("http://", "https://"))
 
 
 def check(address: str) -> None:
-    """See that a server answers, before any work is done that it could not record.
+    """Ask a server for its health, before any work is done that it could not record.
 
     Raises:
-        DigitsError: it does not.
+        DigitsError: the server does not answer.
     """
     if is_remote(address):
         try:
-            requests.get(f"{address.rstrip('/')}/health", timeout=ANSWER_WITHIN)
+            requests.get(f"{address.rstrip('/')}/health", timeout=HEALTH_TIMEOUT)
         except requests.RequestException as error:
             raise DigitsError(
                 f"MLflow server {address}: no answer ({type(error).__name__}): start it, or unset "
@@ -57,52 +64,53 @@ def check(address: str) -> None:
 
 
 @contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Hold the project's own database: MLflow 3.17 makes and migrates it without a lock."""
-    with FileLock(root / f"{DATABASE}.lock", timeout=WAIT):
+def lock(root: Path) -> Iterator[None]:
+    """Lock the project's own database; MLflow 3.17 makes and migrates it without a lock."""
+    with FileLock(root / f"{DATABASE}.lock", timeout=LOCK_TIMEOUT):
         if not (root / DATABASE).exists():
-            for part in ("-wal", "-shm"):  # of a deleted one: SQLite would replay it into the new
-                (root / f"{DATABASE}{part}").unlink(missing_ok=True)
+            # SQLite would replay what a deleted database left here into the new one.
+            for suffix in ("-wal", "-shm"):
+                (root / f"{DATABASE}{suffix}").unlink(missing_ok=True)
         yield
 
 
-def share(root: Path) -> None:
+def enable_concurrent_reads(root: Path) -> None:
     """Let others read the project's own database while one writes (write-ahead logging)."""
-    with closing(sqlite3.connect(root / DATABASE, timeout=WAIT)) as database:
+    with closing(sqlite3.connect(root / DATABASE, timeout=LOCK_TIMEOUT)) as database:
         database.execute("PRAGMA journal_mode = WAL")
 
 
 def relocate(root: Path) -> Path | None:
-    """Have the project's own database find its artifacts beside itself, wherever it was made.
+    """Point the project's own database to the artifacts beside it, wherever it was made.
 
-    MLflow writes absolute paths, which are wrong once the folder is moved, renamed or copied. And
-    `mlflow ui`, if it is started before the first run, has artifacts go through its own server,
-    which those who write to the database do not use.
+    MLflow stores absolute paths, which are wrong once the folder is moved, renamed or copied. And a
+    database that `mlflow ui` made, because it was started before the first run, sends artifacts
+    through that server, which processes that write to the database do not use.
 
     Returns:
-        The folder in which it was made; None if that is this one, or there is no database.
+        The folder in which the database was made; None if that is this one, or there is none.
 
     Raises:
-        DigitsError: the file is no database, or cannot be written.
+        DigitsError: the file is not a database, or cannot be written.
     """
     if not (root / DATABASE).exists():
         return None
-    here = str(root.resolve() / ARTIFACTS)
+    artifacts = str(root.resolve() / ARTIFACTS)
     try:
-        with closing(sqlite3.connect(root / DATABASE, timeout=WAIT)) as database, database:
-            known = database.execute(
+        with closing(sqlite3.connect(root / DATABASE, timeout=LOCK_TIMEOUT)) as database, database:
+            row = database.execute(
                 "SELECT artifact_location FROM experiments WHERE experiment_id = 0"
             ).fetchone()
-            before = known[0].removesuffix("/0") if known else here
-            if before != SERVED and (before == here or Path(before).name != ARTIFACTS):
+            before = row[0].removesuffix("/0") if row else artifacts
+            if before != PROXIED and (before == artifacts or Path(before).name != ARTIFACTS):
                 return None
-            # What went through the server stays where it is.
-            for table, column in LOCATIONS[:1] if before == SERVED else LOCATIONS:
+            # Artifacts that went through the server of `mlflow ui` stay where they are.
+            for table, column in LOCATIONS[:1] if before == PROXIED else LOCATIONS:
                 database.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
                     f" WHERE substr({column}, 1, ?) = ?",
-                    (here, len(before) + 1, len(before) + 1, f"{before}/"),
+                    (artifacts, len(before) + 1, len(before) + 1, f"{before}/"),
                 )
     except sqlite3.Error as error:
         raise DigitsError(f"{root / DATABASE}: cannot be used: {error}") from error
-    return None if before == SERVED else Path(before).parent
+    return None if before == PROXIED else Path(before).parent

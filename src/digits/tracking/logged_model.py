@@ -1,4 +1,4 @@
-"""A model as MLflow keeps it: by itself for `mlflow.keras`, and answering for `mlflow.pyfunc`."""
+"""Models as MLflow stores them: for `mlflow.keras` the network, for `mlflow.pyfunc` with TTA."""
 
 import json
 import shutil
@@ -8,114 +8,99 @@ from typing import Any
 
 import numpy as np
 from mlflow.entities import LoggedModel, LoggedModelStatus, Run
-from mlflow.models import Model, ModelSignature, infer_signature
+from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
-from numpy.typing import NDArray
 
 import digits
+from digits import CLASSES, IMAGE_SIDE
 from digits.core.schema import Transform
 from digits.tracking import machine
 
 TTA_TAG = "tta"
 CODE = "code"
-NEEDED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pydantic", "psutil")
+# The files of this package that pyfunc.py imports or may import.
+SOURCES = ("__init__.py", "core/*.py", "tracking/__init__.py", "tracking/pyfunc.py")
+REQUIREMENTS = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pydantic", "psutil")
+# One image of a bar, which may be read as a 1.
+EXAMPLE = np.zeros((1, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+EXAMPLE[:, 4:24, 13:15] = 255
+SIGNATURE = infer_signature(
+    EXAMPLE,
+    {"label": np.zeros(1, np.int64), "probabilities": np.zeros((1, CLASSES), np.float32)},
+)
 
 
-def log_model(
-    model: Any,
-    images: NDArray[np.uint8],
-    probabilities: NDArray[np.float32],
-    tta: Sequence[Transform],
-    run: str,
-) -> str:
-    """Log a model to a run, open or closed, with one of the images as input example; its id.
-
-    Args:
-        model: a Keras model of (n, 28, 28, 1) pixels.
-        images: (n, 28, 28) raw images, which tell what is asked.
-        probabilities: of these images, which tell what is answered.
-        tta: through which it sees images when it is asked by `mlflow.pyfunc`.
-        run: its id.
-    """
+def log_model(network: Any, tta: Sequence[Transform], run_id: str) -> str:
+    """Log a Keras model to a run, open or closed, and return the logged model's id."""
     client = MlflowClient()
-    found = client.get_run(run)
-    # MLflow 3.17 would put that of a closed run into its default experiment.
-    made = client.create_logged_model(
-        found.info.experiment_id,
+    run = client.get_run(run_id)
+    # `Model.log` of MLflow 3.17 would put the model of a closed run into the default experiment.
+    created = client.create_logged_model(
+        run.info.experiment_id,
         name="model",
-        source_run_id=run,
+        source_run_id=run_id,
         tags={TTA_TAG: tta_json(tta)},
-        params=found.data.params,
+        params=run.data.params,
     )
-    answers = {"label": probabilities.argmax(axis=1), "probabilities": probabilities}
     info = Model.log(
         artifact_path=None,
         name="model",
-        run_id=run,
-        model_id=made.model_id,
+        run_id=run_id,
+        model_id=created.model_id,
         flavor=_Flavor,
-        model=model,
+        network=network,
         tta=tta_json(tta),
-        signature=infer_signature(images, answers),
-        input_example=images[:1],
-        validate_serving_input=False,  # it would load the model to do so; tests do
+        validate_serving_input=False,  # It would load the model; our tests do so instead.
     )
     return str(info.model_id)
 
 
 def logged_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
-    """The models that a run has logged whole, the newest last."""
+    """Return the models that a run has logged completely, the newest last."""
     outputs = run.outputs.model_outputs if run.outputs else []
-    found = [client.get_logged_model(output.model_id) for output in outputs]
-    whole = [model for model in found if model.status == LoggedModelStatus.READY]
-    return sorted(whole, key=lambda model: model.creation_timestamp)
+    models = [client.get_logged_model(output.model_id) for output in outputs]
+    ready = [model for model in models if model.status == LoggedModelStatus.READY]
+    return sorted(ready, key=lambda model: model.creation_timestamp)
 
 
 def tta_json(tta: Sequence[Transform]) -> str:
-    """Views as text, equal only where they are."""
-    return json.dumps([view.model_dump() for view in tta])
+    """Return transforms as JSON, which is equal only if they are."""
+    return json.dumps([transform.model_dump() for transform in tta])
 
 
 class _Flavor:
-    """How MLflow's `Model.log` has a model written."""
+    """Tells MLflow's `Model.log` how to write a model."""
 
     @staticmethod
     def save_model(
-        path: str,
-        mlflow_model: Model,
-        model: Any,
-        tta: str,
-        signature: ModelSignature,
-        input_example: NDArray[np.uint8],
-        validate_serving_input: bool,
+        path: str, mlflow_model: Model, network: Any, tta: str, validate_serving_input: bool
     ) -> None:
+        from digits.tracking import pyfunc  # isort: skip  Imports TensorFlow.
         import mlflow.keras
-        import mlflow.pyfunc
-
-        from digits.tracking import pyfunc
 
         folder = Path(path)
-        folder.mkdir()  # MLflow 3.17 writes the input example before (its issue 16183)
+        folder.mkdir()  # MLflow 3.17 writes the input example before (its issue 16183).
         mlflow.keras.save_model(
-            model,
+            network,
             path,
             mlflow_model=mlflow_model,
-            signature=signature,
-            input_example=input_example,
+            signature=SIGNATURE,
+            input_example=EXAMPLE,
             # Without it MLflow loads the model in another process to see what it imports.
-            pip_requirements=[f"{n}=={v}" for n, v in machine.libraries(NEEDED).items()],
+            pip_requirements=[f"{n}=={v}" for n, v in machine.libraries(REQUIREMENTS).items()],
         )
-        (folder / pyfunc.VIEWS).write_text(tta)
+        (folder / pyfunc.TTA_FILE).write_text(tta)
         package = Path(digits.__file__).parent
-        (folder / CODE / package.name).mkdir(parents=True)
-        for module in package.glob("*.py"):
-            shutil.copy(module, folder / CODE / package.name)
-        keras_flavor = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
+        for source in (source for pattern in SOURCES for source in package.glob(pattern)):
+            target = folder / CODE / package.name / source.relative_to(package)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+        environment = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]["env"]
         mlflow.pyfunc.add_to_model(
             mlflow_model,
             loader_module=pyfunc.__name__,
             code=CODE,
-            conda_env=keras_flavor["env"]["conda"],
-            python_env=keras_flavor["env"]["virtualenv"],
+            conda_env=environment["conda"],
+            python_env=environment["virtualenv"],
         )
         mlflow_model.save(str(folder / "MLmodel"))

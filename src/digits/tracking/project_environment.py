@@ -1,15 +1,14 @@
-"""The environment of `mlflow run`."""
+"""The Python environment of `mlflow run`."""
 
 from pathlib import Path
 
 from digits import DigitsError
 
 
-def share_environment(project: Path, prefix: Path) -> str:
-    """Put a link to a Python environment where `mlflow run` looks for that of a project.
+def link_environment(project: Path, prefix: Path) -> str:
+    """Link a Python environment to where `mlflow run` looks for that of a project.
 
-    By default MLflow builds one with pyenv, named by a hash of what python_env.yaml asks for,
-    unless one of that name is there.
+    Otherwise MLflow builds one with pyenv. Its name is a hash of what python_env.yaml asks for.
 
     Returns:
         The link's path.
@@ -22,11 +21,11 @@ def share_environment(project: Path, prefix: Path) -> str:
     from mlflow.utils.environment import _PythonEnv
     from mlflow.utils.virtualenv import _get_virtualenv_name
 
-    file = load_project(str(project)).env_config_path
-    if file is None:
+    path = load_project(str(project)).env_config_path
+    if path is None:
         raise DigitsError(f"{project}: no MLproject with a python_env there")
-    wanted = _PythonEnv.from_yaml(file)
-    link = Path(MLFLOW_ENV_ROOT.get()).expanduser() / _get_virtualenv_name(wanted, project)
+    name = _get_virtualenv_name(_PythonEnv.from_yaml(path), project)
+    link = Path(MLFLOW_ENV_ROOT.get()).expanduser() / name
     if link.exists() and not link.is_symlink():
         return str(link)
     try:

@@ -1,4 +1,4 @@
-"""Which model is the champion: the rule of params.yaml, without MLflow."""
+"""The policy by which a registered model becomes the champion."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from digits.core.schema import Registry
 
 HIGHER_IS_BETTER = frozenset(["test_accuracy"])
+TOLERANCE = 1e-9  # Scores are rounded to six decimals; ignore smaller floating-point differences.
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A registered model.
+class RegisteredModel:
+    """A trained version in MLflow's registry.
 
     Attributes:
-        number: of the registered model's version, as MLflow counts.
-        version: of params.yaml, that it was trained as.
+        number: of the registered version, as MLflow counts.
+        version: v1 … v4, as in params.yaml.
         data: SHA-256 of the images and labels that it was trained and scored on.
         metrics: its scores, by name.
     """
@@ -24,45 +25,45 @@ class Entry:
     data: str
     metrics: Mapping[str, float]
 
-    def told(self, metric: str) -> str:
-        """In words."""
-        return (
-            f"{self.version} (registered version {self.number}, {metric} {self.metrics[metric]:g})"
-        )
+    def describe(self, metric: str) -> str:
+        """Describe the model in words, with one of its scores."""
+        score = f"{metric} {self.metrics[metric]:g}"
+        return f"{self.version} (registered version {self.number}, {score})"
 
 
 def select_champion(
-    candidates: Sequence[Entry], present: Entry | None, rule: Registry, force: bool = False
-) -> tuple[Entry | None, str]:
-    """The champion and why, of those just scored and the one that there is.
+    candidates: Sequence[RegisteredModel],
+    current: RegisteredModel | None,
+    policy: Registry,
+    force: bool = False,
+) -> tuple[RegisteredModel | None, str]:
+    """Return the champion, and why it is.
 
-    The best of the candidates replaces the present champion if it is better by the rule's least
-    improvement on the same data; with `force` in any case.
+    The best of the candidates replaces the current champion if it was scored on the same data and
+    is better by at least the minimum improvement, or with `force`.
     """
-    name = rule.metric
-    sign = 1 if name in HIGHER_IS_BETTER else -1
+    metric = policy.metric
+    sign = 1 if metric in HIGHER_IS_BETTER else -1
 
-    def worth(entry: Entry) -> float:
-        return sign * entry.metrics[name]
+    def value(model: RegisteredModel) -> float:
+        return sign * model.metrics[metric]
 
     if not candidates:
-        return present, "no model to choose from"
-    best = max(candidates, key=lambda entry: (worth(entry), -entry.number))
-    if present is None:
-        return best, f"{best.told(name)} is the first"
-    if best.number == present.number:
-        return present, f"{present.told(name)} stays: no other is better"
+        return current, "there is no candidate"
+    best = max(candidates, key=lambda model: (value(model), -model.number))
+    new = best.describe(metric)
+    if current is None:
+        return best, f"{new} is the first"
+    old = current.describe(metric)
+    if best.number == current.number:
+        return current, f"{old} stays: no other is better"
     if force:
-        return best, f"{best.told(name)} by --force, was {present.told(name)}"
-    if best.data != present.data:
-        return present, (
-            f"{present.told(name)} stays: it was scored on other data than {best.told(name)}; "
-            "`digits register --force` replaces it all the same"
+        return best, f"{new} by --force, was {old}"
+    if best.data != current.data:
+        return current, (
+            f"{old} stays: it was scored on other data than {new}; `digits register --force` "
+            "replaces it all the same"
         )
-    # Scores have six decimals; what is less is of the way computers hold them.
-    if worth(best) - worth(present) > max(rule.minimum_improvement - 1e-9, 1e-9):
-        return best, f"{best.told(name)} is better than {present.told(name)}"
-    return present, (
-        f"{present.told(name)} stays: {best.told(name)} is not better by "
-        f"{rule.minimum_improvement:g}"
-    )
+    if value(best) - value(current) > max(policy.minimum_improvement - TOLERANCE, TOLERANCE):
+        return best, f"{new} is better than {old}"
+    return current, f"{old} stays: {new} is not better by {policy.minimum_improvement:g}"

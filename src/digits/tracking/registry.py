@@ -1,133 +1,138 @@
-"""The registered model: each trained version once, and the champion among them."""
+"""MLflow's model registry: each trained version registered once, one of them the champion."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from numpy.typing import NDArray
 
 from digits import DigitsError
-from digits.core.schema import Transform
+from digits.core.schema import Params, Transform
+from digits.tracking import local_store
+from digits.tracking.connection import find_run
+from digits.tracking.errors import in_one_line
 from digits.tracking.logged_model import TTA_TAG, log_model, logged_models, tta_json
-from digits.tracking.outbox import one_line
-from digits.tracking.promotion import Entry
-from digits.tracking.run import MODEL_TAG, Run
+from digits.tracking.promotion import RegisteredModel, select_champion
+from digits.tracking.run import DATA_DIGEST, MODEL_TAG, VERSION_TAG, Log, Run
 
 CHAMPION = "champion"
-DATA_TAG, VERSION_TAG = "data.sha256", "version"
+DESCRIPTION = "Handwritten digits: (n, 28, 28) raw images to labels and probabilities."
 SCORES = ("test_accuracy", "test_errors", "test_loss", "train_accuracy")
-Examples = Callable[[], tuple[Any, NDArray[np.uint8], NDArray[np.float32]]]
 
 
-def register(name: str, run: Run, tta: Sequence[Transform], examples: Examples) -> Entry | None:
-    """Register the model that a run trained, unless it is.
+def register_models(
+    paths: Mapping[str, Path], params: Params, root: Path, log: Log, force: bool = False
+) -> str:
+    """Register the .keras files of versions, and make the best the champion by the policy.
+
+    `log` prints which version is not registered, and why. With `force`, the best of these models is
+    the champion in any case.
 
     Returns:
-        What is registered; None if the run has no scores yet, or those of other tta.
+        A line that names the champion and says why it is.
 
-    Args:
-        name: of the registered model, made if it is not there.
-        run: that trained and scored it.
-        tta: through which the model is to see images.
-        examples: gives the model, images and their probabilities, to log it if what the run has
-            logged does not see images so.
+    Raises:
+        DigitsError: MLflow's registry cannot be used.
+    """
+    policy, candidates = params.registry, []
+    lock = local_store.lock(root) if local_store.is_own(root) else nullcontext()
+    with in_one_line("MLflow registry", "; `digits register` tries again"), lock:
+        for version, path in paths.items():
+            run = find_run(path, root=root)
+            if run is None:
+                log(f"{version}: not registered: MLflow has no run that made {path}")
+            elif model := register(policy.name, run, path, params.tta.get(version, ())):
+                candidates.append(model)
+            else:
+                log(
+                    f"{version}: not registered: its run has no scores with these tta: `digits "
+                    "send` if it waits for a server, else `dvc repro -f evaluate`"
+                )
+        current = champion(policy.name)
+        best, reason = select_champion(candidates, current, policy, force)
+        if best and best != current:
+            MlflowClient().set_registered_model_alias(policy.name, CHAMPION, str(best.number))
+    return f"{policy.name}@{CHAMPION}: {reason}"
+
+
+def register(name: str, run: Run, path: Path, tta: Sequence[Transform]) -> RegisteredModel | None:
+    """Register the model that a run trained, unless it is registered already.
+
+    The .keras file at `path` is logged again if the run has logged it with other TTA.
+
+    Returns:
+        The registered model; None if the run has no scores, or scores with other TTA.
     """
     client = MlflowClient()
-    told = client.get_run(run.id)
-    with _if_not_there():
-        description = "Handwritten digits: (n, 28, 28) raw images to labels and probabilities."
-        client.create_registered_model(name, description=description)
+    logged = client.get_run(run.id)
+    try:
+        client.create_registered_model(name, description=DESCRIPTION)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
     tags = {
-        VERSION_TAG: told.data.tags[VERSION_TAG],
-        MODEL_TAG: told.data.tags[MODEL_TAG],
-        DATA_TAG: told.data.params[DATA_TAG],
+        VERSION_TAG: logged.data.tags[VERSION_TAG],
+        MODEL_TAG: logged.data.tags[MODEL_TAG],
+        DATA_DIGEST: logged.data.params[DATA_DIGEST],
         TTA_TAG: tta_json(tta),
     }
-    for known in _all(client, name):
-        if all(known.tags.get(key) == text for key, text in tags.items()):
-            return _entry(known)
-    scores = {metric: told.data.metrics.get(metric) for metric in SCORES}
-    if None in scores.values() or told.data.tags.get(TTA_TAG) != tags[TTA_TAG]:
+    for existing in mlflow.search_model_versions(filter_string=f"name = '{name}'"):
+        if tags.items() <= existing.tags.items():
+            return _registered_model(existing)
+    scores = {metric: logged.data.metrics.get(metric) for metric in SCORES}
+    if None in scores.values() or logged.data.tags.get(TTA_TAG) != tags[TTA_TAG]:
         return None
-    model = _logged(client, told, tags[TTA_TAG]) or log_model(*examples(), tta, run.id)
+    models = [m for m in logged_models(client, logged) if m.tags.get(TTA_TAG) == tags[TTA_TAG]]
+    if models:
+        model_id = models[-1].model_id
+    else:
+        from digits.core.models import load as load_network  # Imports TensorFlow.
+
+        model_id = log_model(load_network(path), tta, run.id)
     tags |= {metric: str(value) for metric, value in scores.items()}
-    made = client.create_model_version(
-        name, f"models:/{model}", run_id=run.id, tags=tags, model_id=model
+    source = f"models:/{model_id}"
+    return _registered_model(
+        client.create_model_version(name, source, run_id=run.id, tags=tags, model_id=model_id)
     )
-    return _entry(made)
 
 
-def champion(name: str) -> Entry | None:
-    """The registered model with the alias `champion`, if there is one."""
-    try:
-        return _entry(MlflowClient().get_model_version_by_alias(name, CHAMPION))
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise DigitsError(f"{name}@{CHAMPION}: cannot be told: {one_line(error)}") from error
-
-
-def set_champion(name: str, entry: Entry) -> None:
-    """Give a registered model the alias `champion`."""
-    MlflowClient().set_registered_model_alias(name, CHAMPION, str(entry.number))
+def champion(name: str) -> RegisteredModel | None:
+    """Return the registered model with the alias `champion`, if there is one."""
+    with in_one_line(f"{name}@{CHAMPION}: cannot be read"):
+        try:
+            return _registered_model(MlflowClient().get_model_version_by_alias(name, CHAMPION))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
 
 
 def load(name: str) -> Any:
-    """The champion; its `predict` is that of `digits.served.Served`.
+    """Return the champion; its `predict` is that of `digits.tracking.pyfunc.ImageClassifier`.
 
     Raises:
         DigitsError: it cannot be loaded.
     """
-    import mlflow.pyfunc
-
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    try:
+    with in_one_line(f"{name}@{CHAMPION}: cannot be loaded"):
         return mlflow.pyfunc.load_model(f"models:/{name}@{CHAMPION}")
-    except Exception as error:  # of MLflow, files or the network: any may come through
-        raise DigitsError(f"{name}@{CHAMPION}: cannot be loaded: {one_line(error)}") from error
 
 
-def _logged(client: MlflowClient, run: Any, tta: str) -> str | None:
-    """The id of the newest model that a run logged with these tta, if there is one."""
-    found = [model for model in logged_models(client, run) if model.tags.get(TTA_TAG) == tta]
-    return str(found[-1].model_id) if found else None
-
-
-def _all(client: MlflowClient, name: str) -> list[ModelVersion]:
-    found, token = [], None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'", page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-@contextmanager
-def _if_not_there() -> Iterator[None]:
-    """Go on where a thing to be made is there."""
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
-def _entry(found: ModelVersion) -> Entry:
-    missing = [tag for tag in (VERSION_TAG, DATA_TAG, *SCORES) if tag not in found.tags]
+def _registered_model(entry: ModelVersion) -> RegisteredModel:
+    missing = [tag for tag in (VERSION_TAG, DATA_DIGEST, *SCORES) if tag not in entry.tags]
     if missing:
         raise DigitsError(
-            f"{found.name} version {found.version}: has no tag {missing[0]}, so not registered by "
+            f"{entry.name} version {entry.version}: has no tag {missing[0]}, so not registered by "
             f"`digits`: give the alias {CHAMPION} to another, or remove it"
         )
-    return Entry(
-        int(found.version),
-        found.tags[VERSION_TAG],
-        found.tags[DATA_TAG],
-        {metric: float(found.tags[metric]) for metric in SCORES},
+    return RegisteredModel(
+        int(entry.version),
+        entry.tags[VERSION_TAG],
+        entry.tags[DATA_DIGEST],
+        {metric: float(entry.tags[metric]) for metric in SCORES},
     )

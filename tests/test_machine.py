@@ -1,16 +1,17 @@
-"""What a run says of the code that made it."""
+"""What a run records of the code, the experiment and the process that made it."""
 
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from digits.tracking import machine
 
 
 def git(*arguments: str) -> str:
-    given = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
-    return subprocess.run(given, check=True, capture_output=True, text=True).stdout.strip()
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture
@@ -34,12 +35,20 @@ def test_a_clean_tree_is_its_commit(repository: Path) -> None:
     }
 
 
-def test_a_dirty_tree_is_said(repository: Path) -> None:
+def test_a_changed_parameter_makes_the_tree_dirty(repository: Path) -> None:
     Path("params.yaml").write_text("seed: 2\n")
     assert machine.code()["git.dirty"] == "true"
 
 
-def test_a_detached_head_is_said(repository: Path) -> None:
+def test_only_the_file_of_a_study_makes_the_tree_dirty(repository: Path) -> None:
+    Path("studies").mkdir()
+    Path("studies/dvc.lock").write_text("of what is running")
+    assert machine.code()["git.dirty"] == "false"
+    Path("studies/reproduction.yaml").write_text("seeds: {v1: 20}\n")
+    assert machine.code()["git.dirty"] == "true"
+
+
+def test_a_detached_head_has_no_branch(repository: Path) -> None:
     git("checkout", "--quiet", "--detach")
     assert machine.code()["git.branch"] == "none: detached head"
 
@@ -71,3 +80,23 @@ def test_the_experiment_is_that_of_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_EXP_NAME")
     monkeypatch.delenv("DVC_EXP_BASELINE_REV")
     assert machine.experiment() == {}
+
+
+def test_a_process_has_died_once_it_or_its_number_is_of_another() -> None:
+    own = machine.process_id()
+    assert not machine.has_died(own)
+    host, number, start = own.rsplit(" ", 2)
+    assert machine.has_died(f"{host} {number} {float(start) - 1}"), "the number was reused"
+    unused = next(number for number in range(2**22, 2**21, -1) if not psutil.pid_exists(number))
+    assert machine.has_died(f"{host} {unused} {start}")
+    assert not machine.has_died(f"elsewhere {unused} {start}"), "of another machine nobody knows"
+    assert not machine.has_died(""), "a run of another tool"
+
+
+def test_a_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(process: psutil.Process) -> float:
+        raise psutil.AccessDenied
+
+    own = machine.process_id()
+    monkeypatch.setattr(psutil.Process, "create_time", deny)
+    assert not machine.has_died(own)

@@ -1,4 +1,4 @@
-"""Figures: they show what they are given, and the same data is the same bytes."""
+"""Figures: they show their data, and the same data gives the same bytes."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,29 +10,29 @@ CURVE = {"loss": [1.0, 0.5], "accuracy": [0.6, 0.8]}
 
 
 def texts(figure: Figure) -> str:
-    """Everything that is written in a figure."""
-    found = [figure.get_suptitle()]
+    """Return all text in a figure."""
+    lines = [figure.get_suptitle()]
     for axes in figure.axes:
-        found += [axes.get_title(), *(text.get_text() for text in axes.texts)]
+        lines += [axes.get_title(), *(text.get_text() for text in axes.texts)]
         if legend := axes.get_legend():
-            found += [text.get_text() for text in legend.get_texts()]
-    return "\n".join(found)
+            lines += [text.get_text() for text in legend.get_texts()]
+    return "\n".join(lines)
 
 
 def test_misclassified_shows_every_error_with_labels_and_probability(tiny: Dataset) -> None:
     p = np.eye(10, dtype=np.float32)[tiny.y_test]
     p[3] = [0.25, *[0] * 8, 0.75]
     p[4] = [0.6, *[0] * 8, 0.4]
-    said = texts(figures.misclassified("v1", tiny.x_test, tiny.y_test, p))
-    assert "all 2 misclassified" in said
-    assert said.index("3 → 9  (0.75)") < said.index("4 → 0  (0.60)")
+    text = texts(figures.misclassified("v1", tiny.x_test, tiny.y_test, p))
+    assert "all 2 misclassified" in text
+    assert text.index("3 → 9  (0.75)") < text.index("4 → 0  (0.60)")
 
 
 def test_the_label_stands_above_its_own_image(tiny: Dataset) -> None:
     p = np.eye(10, dtype=np.float32)[(tiny.y_test + 1) % 10]
     (axes,) = figures.misclassified("v1", tiny.x_test, tiny.y_test, p).axes
     sheet = np.asarray(axes.images[0].get_array())
-    for text, image in zip(axes.texts, tiny.x_test, strict=True):  # equally sure: in order
+    for text, image in zip(axes.texts, tiny.x_test, strict=True):  # of equal probability: in order
         left, below = int(text.get_position()[0]) - 14, int(text.get_position()[1]) + 1
         assert np.array_equal(sheet[below : below + 28, left : left + 28], image)
 
@@ -52,9 +52,9 @@ def test_no_errors_are_no_problem(tiny: Dataset) -> None:
 
 def test_learning_curves_stand_beside_those_of_2018() -> None:
     ours = CURVE | {"val_loss": [1.1, 0.6], "val_accuracy": [0.5, 0.7]}
-    said = texts(figures.learning_curves("v1", ours, CURVE))
-    assert "2018" in said
-    assert "held-out" in said
+    text = texts(figures.learning_curves("v1", ours, CURVE))
+    assert "2018" in text
+    assert "held-out" in text
     assert "2018" not in texts(figures.learning_curves("v5", CURVE, None))
 
 
@@ -63,10 +63,10 @@ def test_layers_show_shapes_and_sizes() -> None:
         {"type": "Flatten", "output_shape": [784], "parameters": 0},
         {"type": "Dense", "output_shape": [10], "parameters": 7850},
     ]
-    said = texts(figures.layers("v1", described))
-    assert "v1: 7,850 parameters" in said
-    assert "28 × 28 × 1" in said
-    assert "784" in said
+    text = texts(figures.layers("v1", described))
+    assert "v1: 7,850 parameters" in text
+    assert "28 × 28 × 1" in text
+    assert "784" in text
 
 
 def test_confusion_counts_the_errors() -> None:
@@ -81,8 +81,8 @@ def test_classes_may_have_names(tiny: Dataset) -> None:
     names = [f"kind {letter}" for letter in "abcdefghij"]
     p = np.eye(10, dtype=np.float32)[tiny.y_test]
     p[3] = [0.25, *[0] * 8, 0.75]
-    said = texts(figures.misclassified("v1", tiny.x_test, tiny.y_test, p, names))
-    assert "kind d → kind j  (0.75)" in said
+    text = texts(figures.misclassified("v1", tiny.x_test, tiny.y_test, p, names))
+    assert "kind d → kind j  (0.75)" in text
     for figure in (
         figures.confusion("v1", np.eye(10, dtype=int).tolist(), "test", names),
         figures.samples(tiny.x_train, tiny.y_train, names=names),
@@ -93,9 +93,9 @@ def test_classes_may_have_names(tiny: Dataset) -> None:
 
 def test_comparison_takes_versions_that_2018_did_not_have() -> None:
     scored = {v: {"test": {"errors": 5}, "parameters": 100} for v in ("v1", "v5")}
-    said = texts(figures.comparison(scored, {"v1": {"test_errors": 238}, "v2": {"test_errors": 1}}))
-    assert "238" in said
-    assert "5" in said
+    text = texts(figures.comparison(scored, {"v1": {"test_errors": 238}, "v2": {"test_errors": 1}}))
+    assert "238" in text
+    assert "5" in text
 
 
 def test_long_names_do_not_overlap() -> None:

@@ -1,4 +1,4 @@
-"""Where runs are kept: reached or not, shared, moved."""
+"""Where runs are stored: whether a server answers, and databases that were moved."""
 
 import shutil
 import socket
@@ -17,7 +17,7 @@ from digits.tracking import local_store
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """The address of a server that takes connections and never answers."""
+    """The address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
@@ -34,15 +34,15 @@ def absent_server() -> str:
     "said within 10 s; nothing is trained",
 )
 @pytest.mark.parametrize("which", ["silent_server", "absent_server"])
-def test_a_server_that_does_not_answer_is_told_within_ten_seconds_and_before_any_work(
+def test_a_server_that_does_not_answer_is_an_error_within_ten_seconds_and_before_any_work(
     which: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     address = request.getfixturevalue(which)
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    options = ("data", "reference", "model", "history", "timing", "machine")
-    names = [part for name in options for part in (f"--{name}", str(tmp_path / "none" / name))]
+    names = ("data", "reference", "model", "history", "timing", "machine")
+    options = [part for name in names for part in (f"--{name}", str(tmp_path / "none" / name))]
     start = time.monotonic()
-    done = digits(tmp_path, "train", "v1", *names, MLFLOW_TRACKING_URI=address)
+    done = digits(tmp_path, "train", "v1", *options, MLFLOW_TRACKING_URI=address)
     assert time.monotonic() - start < 10
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -50,8 +50,18 @@ def test_a_server_that_does_not_answer_is_told_within_ten_seconds_and_before_any
     assert not (tmp_path / "none").exists()
 
 
-def made_in(folder: Path, was: str) -> None:
-    """A database as MLflow would have made it in another folder."""
+def test_a_local_store_needs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert local_store.address(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert local_store.is_own(tmp_path)
+    local_store.check(local_store.address(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert local_store.address(tmp_path) == "http://127.0.0.1:5000"
+    assert not local_store.is_own(tmp_path)
+
+
+def make_database(folder: Path, made_in: str) -> None:
+    """Write a database as MLflow would have made it in another folder."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
         for table, column in local_store.LOCATIONS:
             database.execute(f"CREATE TABLE {table} (experiment_id, {column})")
@@ -59,7 +69,7 @@ def made_in(folder: Path, was: str) -> None:
             column = dict(local_store.LOCATIONS)[table]
             database.execute(
                 f"INSERT INTO {table} (experiment_id, {column}) VALUES (0, ?)",
-                (f"{was}/mlruns/{place}",),
+                (f"{made_in}/mlruns/{place}",),
             )
         database.execute("INSERT INTO runs VALUES (1, 's3://bucket/mlruns/0/b')")
 
@@ -76,18 +86,18 @@ def locations(folder: Path) -> set[str]:
 def test_a_moved_database_finds_its_artifacts_beside_itself(tmp_path: Path) -> None:
     folder = tmp_path / "é new 100% place"
     folder.mkdir()
-    made_in(folder, "/was/100%_here")
+    make_database(folder, "/was/100%_here")
     assert local_store.relocate(folder) == Path("/was/100%_here")
-    here = folder / "mlruns"
+    artifacts = folder / "mlruns"
     assert locations(folder) == {
-        *(str(here / place) for place in ("0", "0/a", "0/models")),
+        *(str(artifacts / place) for place in ("0", "0/a", "0/models")),
         "s3://bucket/mlruns/0/b",
     }
     assert local_store.relocate(folder) is None
 
 
-def test_a_database_that_mlflow_ui_made_keeps_new_artifacts_beside_itself(tmp_path: Path) -> None:
-    made_in(tmp_path, "/somewhere")
+def test_a_database_that_mlflow_ui_made_stores_new_artifacts_beside_itself(tmp_path: Path) -> None:
+    make_database(tmp_path, "/somewhere")
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
         database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
         database.execute("UPDATE runs SET artifact_uri = 'mlflow-artifacts:/0/a'")
@@ -104,7 +114,7 @@ def test_without_a_database_there_is_nothing_to_move(tmp_path: Path) -> None:
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("this is no database, it is a text of some length")
     with pytest.raises(DigitsError, match=r"mlflow\.db: cannot be used: file is not a database"):
         local_store.relocate(tmp_path)

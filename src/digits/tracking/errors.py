@@ -1,0 +1,22 @@
+"""Errors of MLflow, its database and the network, which may raise anything, in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from digits import DigitsError
+
+
+@contextmanager
+def in_one_line(subject: str, hint: str = "") -> Iterator[None]:
+    """Turn any error into a DigitsError of the subject, the error's text and the hint."""
+    try:
+        yield
+    except DigitsError:
+        raise
+    except Exception as error:
+        raise DigitsError(f"{subject}: {one_line(error)}{hint}") from error
+
+
+def one_line(error: Exception) -> str:
+    """Return at most 200 characters of an error's text, on one line."""
+    return " ".join(str(error).split())[:200]
