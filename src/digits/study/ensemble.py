@@ -44,10 +44,12 @@ def score_ensemble(
     networks = [models.load(path) for path in paths]
     scores, parts = evaluation.evaluate_on(networks, dataset, tta)
     test = parts["test"]
-    by_member = [evaluation.score(p, dataset.y_test) for p in test.member_probabilities]
     scores["members"] = {
-        row["name"]: {"per_class_accuracy": score["per_class_accuracy"]}
-        for row, score in zip(rows, by_member, strict=True)
+        row["name"]: {
+            "per_class_accuracy": evaluation.score(member, dataset.y_test)["per_class_accuracy"],
+            "misclassified": evaluation.misclassified(member, dataset.y_test),
+        }
+        for row, member in zip(rows, test.member_probabilities, strict=True)
     }
     scores["digest"] = members_digest(rows)
     files.write_array(state / "probabilities_test.npy", test.probabilities)

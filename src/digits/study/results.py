@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,11 @@ class Results:
             self._rows[row["name"]] = row
             ordered = {row["name"]: row for row in self.rows()} | self._rows
             write_trials(self._path, list(ordered.values()))
+
+    def discard(self, names: Iterable[str]) -> None:
+        """Count trials as missing, though the table on disk has their rows."""
+        for name in names:
+            del self._rows[name]
 
     def rows(self) -> list[Row]:
         """Return the rows that the study asks for, in its order."""

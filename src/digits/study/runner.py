@@ -1,6 +1,7 @@
 """A study from its file to its table: whatever has no row yet is trained."""
 
 import platform
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -14,13 +15,16 @@ from filelock import FileLock, Timeout
 from digits import DigitsError
 from digits.core.dataset import Dataset
 from digits.study import results
+from digits.study.ensemble import network_path
 from digits.study.results import Results, Row
 from digits.study.spec import StudySpec
 from digits.study.trial import RESULT, RunContext, run_trial
 from digits.tracking import local_store, machine, nested_runs
+from digits.tracking.connection import search_runs
 from digits.tracking.run import start_run
 
 INTERRUPTED = ("KILLED", "the study was interrupted")
+CLOSING_TIMEOUT = 10  # seconds
 
 Log = Callable[[str], object]
 
@@ -52,6 +56,13 @@ def run_study(
     """
     with _lock(context.state):
         table = Results(out / results.TABLE, spec, dataset.digest())
+        # An ensemble needs the networks of its trials, which git does not track.
+        lost = {
+            row["name"]
+            for row in table.rows()
+            if spec.study.ensemble and not network_path(context.state, row["name"]).exists()
+        }
+        table.discard(lost)
         if not table.missing():
             log(f"{spec.name}: all {spec.size()} trials are there; nothing to train")
             return table.rows()
@@ -64,7 +75,8 @@ def run_study(
             run.tags(tags)
             # An earlier process may have ended before it wrote the rows of trials that ended.
             for row in nested_runs.artifacts(run.id, RESULT, exclude=table):
-                table.add(row)
+                if row["name"] not in lost:
+                    table.add(row)
             nested_runs.close_open(run.id, *INTERRUPTED)
             log(f"{spec.name}: {len(table.rows())} of {spec.size()} trials are there")
             failures: dict[str, str] = {}
@@ -135,6 +147,11 @@ def _train(
         model = spec.params(spec.search_trial("", {})).model(search.version)
         how |= ray.strategy(search, model.epochs, previous)
     ray.run_each(names, work, table.add, failures.__setitem__, **how)
+    # A trial that was pruned last may still be closing its run, and would be killed with Ray.
+    query = f"tags.`mlflow.parentRunId` = '{context.parent}' AND attributes.status = 'RUNNING'"
+    end = time.monotonic() + CLOSING_TIMEOUT
+    while study.search and not table.missing() and search_runs(query) and time.monotonic() < end:
+        time.sleep(0.2)
     return failures
 
 

@@ -20,7 +20,7 @@ class ConsoleLog(EpochTimer):
     def __init__(self, version: str, echo: Callable[[str], object], progress: bool = False) -> None:
         super().__init__()
         self._version, self._echo, self._progress = version, echo, progress
-        self._bar = tqdm(disable=True)
+        self._bar: tqdm[Any] | None = None
         self.lines: list[str] = []
 
     def print(self, line: str) -> None:
@@ -34,15 +34,18 @@ class ConsoleLog(EpochTimer):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        name, steps = f"epoch {epoch + 1}/{self.params['epochs']}", self.params["steps"]
-        self._bar = tqdm(total=steps, desc=name, leave=False, disable=not self._progress)
+        if self._progress:
+            name = f"epoch {epoch + 1}/{self.params['epochs']}"
+            self._bar = tqdm(total=self.params["steps"], desc=name, leave=False)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         super().on_train_batch_end(batch, logs)
-        self._bar.update(batch + 1 - self._bar.n)
+        if self._bar is not None:
+            self._bar.update(batch + 1 - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         metrics = "  ".join(f"{name} {logs[name]:.4f}" for name in METRICS if name in logs)
         progress = f"{epoch + 1:2d}/{self.params['epochs']}"
         self.print(f"epoch {progress}  {metrics}  {self.seconds[-1]:.1f} s")

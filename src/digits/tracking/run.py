@@ -209,6 +209,7 @@ def _open(name: str, existing: str | None, parent: str | None) -> str:
             experiment_id=place.experiment_id,
             run_name=name,
             parent_run_id=parent,
+            nested=parent is not None,  # The parent may be active in this process.
             log_system_metrics=True,
             tags=process,
         )
