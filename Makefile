@@ -1,5 +1,5 @@
 # `make`: the environment, then whatever of the pipeline is not up to date.
-# `make ensemble`: five networks of v4 and the mean of their probabilities; several times as long.
+# `make ensemble`: five networks of v4 and the mean of their probabilities; five times as long as v4.
 # `make study`: what is missing of the studies, with Ray; hours, if that is much.
 # `make report`: for maintainers: the committed tables and pages, with the times of this machine.
 # `make test`: every check and test.   `make test-faults`: those that kill, cut off and fill disks.
@@ -16,11 +16,12 @@ all: .venv/main.done
 	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC cannot read it empty, as a kill may leave it
 	dvc repro
 
+# Forced, because git has the table of its trials, but not their networks.
 ensemble: all
-	digits study run studies/ensemble.yaml
+	dvc repro --force --single-item studies/dvc.yaml:study@ensemble
 
 study: .venv/study.done
-	dvc repro studies/dvc.yaml
+	dvc repro studies/dvc.yaml:study@reproduction
 
 report: .venv/main.done
 	digits report metrics --timing data/timing --machine data/machine
