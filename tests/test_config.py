@@ -122,6 +122,12 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
         ),
         (
             "epochs: 15",
+            "callbacks: [{EarlyStopping: {patients: 1}}]\n    epochs: 15",
+            "callbacks[0].EarlyStopping.patients: unknown; expected one of monitor, min_delta, "
+            'patience, mode, baseline, restore_best_weights, start_from_epoch (did you mean "patience',
+        ),
+        (
+            "epochs: 15",
             "callbacks: [EarlyStopping]\n    epochs: 15",
             "models.v1.callbacks[0].EarlyStopping.monitor: expected a metric of the training "
             'images, since data.validation is 0, got "val_loss"',

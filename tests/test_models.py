@@ -21,7 +21,7 @@ IMAGES = np.random.default_rng(0).random((4, 28, 28, 1), dtype=np.float32)
 
 @pytest.mark.parametrize("version", REPORTED)
 def test_parameter_counts_are_those_of_the_report(version: str) -> None:
-    model = models.build(PARAMS.model(version), seed=1, images=1000)
+    model = models.build(PARAMS.model(version), seed=1, images_per_epoch=1000)
     assert model.count_params() == REPORTED[version]["parameters"]
     described = models.describe(model)
     assert sum(layer["parameters"] for layer in described) == REPORTED[version]["parameters"]
@@ -34,7 +34,7 @@ def test_parameter_counts_are_those_of_the_report(version: str) -> None:
 
 @pytest.mark.parametrize("version", REPORTED)
 def test_optimizer_and_loss_are_keras_defaults(version: str) -> None:
-    model = models.build(PARAMS.model(version), seed=1, images=1000)
+    model = models.build(PARAMS.model(version), seed=1, images_per_epoch=1000)
     actual, default = model.optimizer.get_config(), keras.optimizers.Adam().get_config()
     assert actual | {"name": ""} == default | {"name": ""}
     assert isinstance(model.loss, keras.losses.CategoricalCrossentropy)
@@ -45,7 +45,7 @@ def test_a_schedule_rises_and_then_falls_to_zero() -> None:
     parameters = PARAMS.model("v1").model_copy(
         update={"schedule": Schedule(warmup=1.5), "epochs": 10, "batch_size": 8}
     )
-    model = models.build(parameters, seed=1, images=28)  # four steps an epoch
+    model = models.build(parameters, seed=1, images_per_epoch=28)  # four steps an epoch
     optimizer = model.optimizer
 
     def rate(step: int) -> float:
@@ -124,7 +124,7 @@ def test_asking_many_networks_in_turn_is_no_reason_for_notices(
     monkeypatch.setattr(listening, "emit", records.append)
     tf.get_logger().addHandler(listening)
     for seed in range(8):
-        models.build(PARAMS.model("v1"), seed, images=4).predict(IMAGES, verbose=0)
+        models.build(PARAMS.model("v1"), seed, images_per_epoch=4).predict(IMAGES, verbose=0)
     tf.get_logger().warning("something else")
     tf.get_logger().removeHandler(listening)
     assert [record.getMessage() for record in records] == ["something else"]

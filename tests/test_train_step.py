@@ -84,7 +84,7 @@ def outputs_and_gradients(model: keras.Model, y: Any, compute: Callable[[], Any]
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_and_gradients_are_those_of_keras(name: str, tiny: Dataset) -> None:
-    model = models.build(NETWORKS[name], seed=1, images=80)
+    model = models.build(NETWORKS[name], seed=1, images_per_epoch=80)
     for weight in model.trainable_variables:  # biases start at zero, where they cannot be seen
         weight.assign_add(0.1 * keras.random.normal(weight.shape, seed=2))
     x, y = tf.constant(pixels(tiny.x_train[:20])), tiny.y_train[:20]
@@ -99,7 +99,7 @@ def test_outputs_and_gradients_are_those_of_keras(name: str, tiny: Dataset) -> N
 @pytest.mark.parametrize("name", ["v1", "v2", "v3", "normalised", "normalised, no convolution"])
 def test_an_epoch_is_that_of_keras(name: str, tiny: Dataset) -> None:
     """Losses and weights after three whole batches and a smaller one, in the given order."""
-    ours, theirs = (models.build(NETWORKS[name], seed=1, images=80) for _ in range(2))
+    ours, theirs = (models.build(NETWORKS[name], seed=1, images_per_epoch=80) for _ in range(2))
     x, y = tiny.x_train[:28], tiny.y_train[:28]
     run = train_step.compile_train_steps(ours, x, y, seed=1)
     order = tf.range(28)

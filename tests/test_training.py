@@ -40,7 +40,7 @@ def fit(
     tiny: Dataset, *, model: Model = V2, epochs: int = 3, validate: bool = False, **options: Any
 ) -> tuple[History, list[Any]]:
     """The history of a short training and the weights after it."""
-    network = models.build(model, seed=1, images=80)
+    network = models.build(model, seed=1, images_per_epoch=80)
     history = training.fit(
         network,
         tiny.x_train,

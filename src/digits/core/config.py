@@ -24,7 +24,7 @@ def load(path: Path, changes: Mapping[tuple[str, ...], str] | None = None) -> Pa
     Args:
         path: a YAML 1.2 file.
         changes: values, as YAML text, to put in place of the file's own, by the keys that lead to
-            each; `*` stands for the only key there is.
+            each; `*` stands for the first key, such as the name of the optimizer.
 
     Raises:
         DigitsError: no such file, not YAML, or not valid; names the key, what it should hold and

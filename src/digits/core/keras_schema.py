@@ -1,8 +1,12 @@
 """The layers, optimizers, losses and callbacks that params.yaml may name, with their arguments.
 
 Each class has the name and the arguments of the one in Keras, so that a mistake is reported before
-TensorFlow is imported. To allow another class of Keras, declare it here: nothing else changes. Only
-the arguments that params.yaml sets are passed on, so Keras's own defaults hold for the others.
+TensorFlow is imported. Only the arguments that params.yaml sets are passed on: Keras's own defaults
+hold for the others, and those declared here tell no more than that an argument may be left out.
+
+To allow another class of Keras, declare it here. A layer that changes height or width also needs a
+case in schema.py:_output_side. In training a layer is called as Keras calls it, unless
+train_step.py:forward computes it in another way.
 """
 
 from collections.abc import Callable
@@ -107,7 +111,7 @@ class KerasClass(Strict):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments that params.yaml sets."""
+        """The arguments that params.yaml sets; no defaults."""
         names = type(self).model_fields  # in the order of their declaration
         return {name: getattr(self, name) for name in names if name in self.model_fields_set}
 

@@ -17,13 +17,13 @@ INPUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 1)
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def build(model: Model, seed: int, images: int = 0) -> keras.Sequential:
+def build(model: Model, seed: int, images_per_epoch: int = 0) -> keras.Sequential:
     """Return a compiled network that maps (n, 28, 28, 1) pixels to (n, 10) probabilities.
 
     Args:
         model: its layers, loss and optimizer.
         seed: of every random number generator; the weights follow from it.
-        images: how many an epoch has; a schedule needs it.
+        images_per_epoch: needed for a schedule only.
     """
     keras.utils.set_random_seed(seed)
     # Keras's own names count up within a process and would change the bytes of the saved file.
@@ -32,10 +32,11 @@ def build(model: Model, seed: int, images: int = 0) -> keras.Sequential:
         create = getattr(keras.layers, layer.name)
         network.add(create(name=f"{index}_{layer.name}", **layer.arguments))
     optimizer, loss = model.optimizer, model.loss
-    arguments = optimizer.arguments | {"learning_rate": _learning_rate(model, images)}
+    arguments = optimizer.arguments | {"learning_rate": _learning_rate(model, images_per_epoch)}
     network.compile(
         optimizer=getattr(keras.optimizers, optimizer.name)(name=optimizer.name, **arguments),
         loss=getattr(keras.losses, loss.name)(**loss.arguments),
+        # For `evaluate` of those who load the file; scores here come from evaluation.py.
         metrics=["accuracy"],
         # Keras's "auto" may choose XLA, whose convolutions are 20 times slower on a CPU.
         jit_compile=False,
@@ -43,12 +44,12 @@ def build(model: Model, seed: int, images: int = 0) -> keras.Sequential:
     return network
 
 
-def _learning_rate(model: Model, images: int) -> Any:
+def _learning_rate(model: Model, images_per_epoch: int) -> Any:
     """Return a number, or Keras's schedule."""
     rate, schedule = model.optimizer.arguments["learning_rate"], model.schedule
     if schedule is None:
         return rate
-    steps = -(-images // model.batch_size)
+    steps = -(-images_per_epoch // model.batch_size)
     warmup, total = round(schedule.warmup * steps), model.epochs * steps
     return keras.optimizers.schedules.CosineDecay(
         0.0, total - warmup, warmup_target=rate, warmup_steps=warmup

@@ -4,7 +4,7 @@ import re
 from pathlib import PurePath
 from typing import Annotated, Any
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from digits import CLASSES, IMAGE_SIDE, DigitsError
 from digits.core.keras_schema import (
@@ -57,7 +57,11 @@ class Augmentation(Strict):
 
 
 class Transform(Strict):
-    """A fixed distortion for test-time augmentation: a rotation in degrees, a shift in pixels."""
+    """A fixed distortion for test-time augmentation: a rotation in degrees, a shift in pixels.
+
+    The grid moves on which the image is read: `down: 1` reads each pixel one row below, so that the
+    image itself moves up.
+    """
 
     rotation: Number = 0.0
     down: Number = 0.0
@@ -88,12 +92,12 @@ class Model(Strict):
     optimizer: AnyOptimizer
     schedule: Schedule | None = None
     augmentation: Augmentation | None = None
-    callbacks: tuple[AnyCallback, ...] = ()
+    callbacks: list[AnyCallback] = Field([])
     epochs: PositiveInt
     batch_size: PositiveInt
 
     @model_validator(mode="after")
-    def _warms_up_in_time(self) -> "Model":
+    def _has_a_possible_schedule(self) -> "Model":
         most = self.epochs - 1
         if self.schedule and self.schedule.warmup > most:
             raise expected(f"at most {most} epochs", self.schedule.warmup, "schedule.warmup")

@@ -45,10 +45,10 @@ def compile_train_steps(
         augmentation: how the images of each batch are distorted.
 
     Returns:
-        A function of an order of the images, (n,) int32; of the first position in it and the one
-        after the last; and of the batch size, which divides their distance. It returns the sum of
-        the images' losses, each before the step that it is part of, and the number of images that
-        were then classified right, as one (2,) tensor.
+        A function of (order, first, last, batch_size): the order of the images, (n,) int32; where
+        in it to start and, exclusive, to end; the batch size, of which last - first is a multiple.
+        It returns a (2,) tensor: the sum of the images' losses, each before the step that it is
+        part of, and the number of images that were then classified right.
     """
     images, labels = tf.constant(x), tf.constant(y)
     weights, optimizer = network.trainable_variables, network.optimizer
@@ -84,7 +84,7 @@ def compile_train_steps(
 
 
 def forward(network: keras.Model, x: Any, step: Any, seed: int) -> Any:
-    """Compute `network(x, training=True)`: the same to rounding, the same share of it dropped.
+    """Compute `network(x, training=True)`, the same to rounding, but with other dropout masks.
 
     A maximum over a window is taken before bias and activation, which then are computed for fewer
     values (a quarter, for windows of 2 × 2), in one pass over memory with dropout. What a pool

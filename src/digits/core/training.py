@@ -64,9 +64,9 @@ class TrainingResult:
 
     Attributes:
         network: the trained Keras model.
-        history: loss (mean, nats) and accuracy (0 to 1) by epoch while training; with held-out
-            images val_loss and val_accuracy too. A probability below 1e-7 counts as 1e-7 in
-            val_loss, as in the loss of the test images.
+        history: loss (the version's own, a mean) and accuracy (0 to 1) by epoch while training;
+            with held-out images val_loss and val_accuracy too. With label smoothing, both losses
+            exceed the cross-entropy in nats that `evaluation.score` returns.
         timing: training_seconds of the whole fit; seconds_per_epoch and images_per_second of the
             median epoch.
     """
@@ -88,10 +88,11 @@ def train_model(
 
     Args:
         version: one of `params.models`.
-        params: all of params.yaml. The images held out follow from its seed.
+        params: all of params.yaml. Its seed alone selects the images held out, so that they stay
+            the same for all trainings of a study.
         dataset: whose training images are used; its test images are not.
-        seed: of all else that is random.
-        callbacks: run before those that params.yaml lists.
+        seed: of the weights, the order of the images, dropout and augmentation.
+        callbacks: run before those that params.yaml lists for the version.
 
     Raises:
         DigitsError: the loss is no longer a number; names version, epoch and learning rate.
@@ -101,7 +102,7 @@ def train_model(
     network = models.build(model, seed, len(train_indices))
     x, y = dataset.x_train, dataset.y_train
     timer = EpochTimer()
-    own = [
+    listed = [
         getattr(keras.callbacks, callback.name)(**callback.arguments)
         for callback in model.callbacks
     ]
@@ -116,7 +117,7 @@ def train_model(
         seed=seed,
         augmentation=model.augmentation,
         validation=(x[held_out], y[held_out]) if len(held_out) else None,
-        callbacks=[timer, *callbacks, stop, *own],
+        callbacks=[timer, *callbacks, stop, *listed],
     )
     timing = {
         "training_seconds": round(time.perf_counter() - start, 3),
@@ -141,7 +142,8 @@ def fit(
     """Train a compiled network, and return its metrics by epoch.
 
     The callbacks' hooks are called as by Keras's own `fit`; those of batches once for each call of
-    the compiled steps, as Keras does with `steps_per_execution`.
+    the compiled steps, as Keras does with `steps_per_execution`. Validation is one call, without
+    hooks for batches.
 
     Args:
         x: (n, 28, 28) uint8 images.
@@ -193,8 +195,9 @@ def _calls(images: int, batch_size: int) -> list[tuple[int, int, int]]:
 
     The images that fill no batch are one smaller batch, in a call of its own.
     """
-    whole, step = images - images % batch_size, max(1, IMAGES_PER_CALL // batch_size) * batch_size
-    calls = [(at, min(at + step, whole), batch_size) for at in range(0, whole, step)]
+    whole = images - images % batch_size
+    per_call = max(1, IMAGES_PER_CALL // batch_size) * batch_size
+    calls = [(at, min(at + per_call, whole), batch_size) for at in range(0, whole, per_call)]
     return calls + ([(whole, images, images - whole)] if whole < images else [])
 
 
