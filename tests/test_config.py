@@ -124,7 +124,7 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
             "epochs: 15",
             "callbacks: [{EarlyStopping: {patients: 1}}]\n    epochs: 15",
             "callbacks[0].EarlyStopping.patients: unknown; expected one of monitor, min_delta, "
-            'patience, mode, baseline, restore_best_weights, start_from_epoch (did you mean "patience',
+            "patience, mode, baseline, restore_best_weights, start_from_epoch (did you mean",
         ),
         (
             "epochs: 15",

@@ -6,7 +6,7 @@ arithmetic of a step; `training.train_model` trains a version; `evaluation.evalu
 networks.
 
 The commands in `digits.cli` read the inputs, call one function of these and write what it returned.
-`digits train` calls `train_model` for the version that dvc.yaml names, with the seed of params.yaml.
+`digits train` calls `train_model` for the version that dvc.yaml names, with params.yaml's seed.
 `digits evaluate` calls `evaluate_on` for each network, with its TTA. A study (`digits.study`) calls
 both with other seeds or parameters, and passes several networks for an ensemble.
 """
