@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +150,7 @@ def evaluate(
                 project_run.metrics({f"{version}.{name}": v for name, v in metrics.items()})
             elif scores:
                 if run := find_run(path, root=root(), log=warn):
-                    _log_scores(run, version, scored, parts, mnist, parameters)
+                    _complete_run(run, version, scored, parts, mnist, parameters)
                 else:
                     warn(
                         f"{version}: warning: MLflow has no run that made {path}; its scores are "
@@ -213,7 +213,7 @@ def run(
         result = _train(name, parameters, mnist, tracked_run, console, reported)
         tta = parameters.tta.get(name, ())
         scored, parts = evaluate_on([result.network], mnist, tta)
-        _log_scores(tracked_run, name, scored, parts, mnist, parameters)
+        _complete_run(tracked_run, name, scored, parts, mnist, parameters)
         console.print(_summary(scored))
 
 
@@ -259,7 +259,39 @@ def _train(
     return result
 
 
-def _log_scores(
+def log_scores(
+    run: "Run",
+    name: str,
+    scores: Mapping[str, Any],
+    probabilities: Any,
+    mnist: "Dataset",
+    classes: Sequence[str] | None,
+) -> dict[str, bytes]:
+    """Complete a run with the final scores and with figures of the errors, which are returned.
+
+    Args:
+        name: of the version or ensemble.
+        probabilities: (n, 10) of the test images.
+
+    Returns:
+        The PNG files by name.
+    """
+    from digits.core.evaluation import final_metrics
+    from digits.reports import figures
+
+    run.metrics(final_metrics(scores))
+    matrix, test = scores["test"]["confusion_matrix"], (mnist.x_test, mnist.y_test, probabilities)
+    drawn = {
+        "confusion.png": figures.confusion(name, matrix, "test", classes),
+        "misclassified.png": figures.misclassified(name, *test, classes),
+    }
+    images = {file: figures.png(figure) for file, figure in drawn.items()}
+    for file, png in images.items():
+        run.image(png, file)
+    return images
+
+
+def _complete_run(
     run: "Run",
     version: str,
     scores: Mapping[str, Any],
@@ -267,19 +299,12 @@ def _log_scores(
     mnist: "Dataset",
     parameters: "Params",
 ) -> None:
-    """Complete a run with the final scores and with figures of the errors."""
-    from digits.core.evaluation import final_metrics
-    from digits.reports import figures
+    """Log a version's scores to the run that trained it, with the TTA that they were made with."""
     from digits.tracking.logged_model import TTA_TAG, tta_json
 
-    classes = parameters.data.classes
     run.tags({TTA_TAG: tta_json(parameters.tta.get(version, ()))})
-    run.metrics(final_metrics(scores))
-    matrix = scores["test"]["confusion_matrix"]
-    run.image(figures.png(figures.confusion(version, matrix, "test", classes)), "confusion.png")
-    test = (mnist.x_test, mnist.y_test, parts["test"].probabilities)
-    wrong = figures.misclassified(version, *test, classes)
-    run.image(figures.png(wrong), "misclassified.png")
+    probabilities = parts["test"].probabilities
+    log_scores(run, version, scores, probabilities, mnist, parameters.data.classes)
 
 
 def _score_labelled(paths: Mapping[str, Path], parameters: "Params", data: Path) -> None:

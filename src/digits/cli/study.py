@@ -19,6 +19,7 @@ from digits.cli.options import (
     root,
     warn,
 )
+from digits.cli.pipeline import log_scores
 
 if TYPE_CHECKING:
     from digits.core.dataset import Dataset
@@ -130,26 +131,19 @@ def _run(
 
 def _score_ensemble(spec: "StudySpec", rows: Any, mnist: "Dataset", out: Path) -> None:
     """Score the ensemble; its scores and figures of its errors go to OUT and to the study's run."""
-    from digits.core import evaluation, files
-    from digits.reports import figures
+    from digits.core import files
     from digits.study.ensemble import score_ensemble
     from digits.tracking.nested_runs import find_parent
     from digits.tracking.run import start_run
 
     (version,) = spec.study.seeds or {}
     params = spec.params(spec.trials()[0])
-    tta, classes = params.tta.get(version, ()), params.data.classes
+    tta = params.tta.get(version, ())
     parent = find_parent(spec.name, even_finished=True)
     with start_run(spec.name, resume=parent, root=root(), log=warn) as run:
         scores, probabilities = score_ensemble(rows, mnist, tta, out, STATE / spec.name)
-        run.metrics(evaluation.final_metrics(scores))
-        name, matrix = f"{version}-ensemble", scores["test"]["confusion_matrix"]
-        test = (mnist.x_test, mnist.y_test, probabilities)
-        for file, figure in (
-            ("confusion.png", figures.confusion(name, matrix, "test", classes)),
-            ("misclassified.png", figures.misclassified(name, *test, classes)),
-        ):
-            png = figures.png(figure)
-            run.image(png, file)
+        name = f"{version}-ensemble"
+        images = log_scores(run, name, scores, probabilities, mnist, params.data.classes)
+        for file, png in images.items():
             files.write_bytes(out / file, png)
     click.echo(f"{name}: {scores['test']['errors']} test errors")
