@@ -1,53 +1,51 @@
-# `make`: the environment, then whatever of the pipeline is not up to date.
-# `make ensemble`: five networks of v4 and the mean of their probabilities; five times as long as v4.
-# `make study`: what is missing of the studies, with Ray; hours, if that is much.
-# `make report`: for maintainers: the committed tables and pages, with the times of this machine.
-# `make test`: every check and test.   `make test-faults`: those that kill, cut off and fill disks.
-# `make test-study`: those of Ray and of a team's server.
-# `make bench`: the speed.   `make study-cost`: what a study costs.
-# `make at-work`: the models on other pictures, and served.   `make lock`: pin dependencies anew.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL = uv pip install --quiet --compile-bytecode --python .venv/bin/python
 
-.PHONY: all ensemble study report test test-faults test-study bench study-cost at-work lock
-all: .venv/main.done
+.PHONY: all help env ensemble study report test test-faults test-study bench study-cost at-work lock
+all: .venv/main.done ## create the environment and run the stages that are out of date (the default)
 	@test "$$(cat .venv/mlflow-env)" -ef .venv || digits mlflow-env . > .venv/mlflow-env || true
 	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC cannot read it empty, as a kill may leave it
 	dvc repro
 
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile
+
+env: .venv/main.done ## create the environment only
+
 # Forced, because git has the table of its trials, but not their networks.
-ensemble: all
+ensemble: all ## train five networks of v4 and score their mean: five times as long as v4
 	dvc repro --force --single-item studies/dvc.yaml:study@ensemble
 
-study: .venv/study.done
+study: .venv/study.done ## train what is missing of the reproduction study, with Ray: up to hours
 	dvc repro studies/dvc.yaml:study@reproduction
 
-report: .venv/main.done
+report: .venv/dev.done ## write the committed tables and pages anew, with the times of this machine
 	digits report metrics --timing data/timing --machine data/machine
+	python docs/generate.py
 
-test: .venv/dev.done
+test: .venv/dev.done ## run ruff, mypy and the tests
 	ruff format --check .
 	ruff check .
 	mypy
 	pytest -n 2 --dist loadfile
 
-test-faults: .venv/dev.done
+test-faults: .venv/dev.done ## run the tests that kill processes and fill disks: minutes
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m faults --counts=metrics/faults.json
 
-test-study: .venv/dev.done .venv/study.done .venv/server.done
+test-study: .venv/dev.done .venv/study.done .venv/server.done ## run the tests of Ray and a server
 	pytest -n 2 --dist loadfile -m study
 
 # A quick look: make bench BENCH="--images 5000 --epochs 2 --repeats 1 --out /tmp/speed.json"
-bench: .venv/bench.done
+bench: .venv/bench.done ## measure the speed of training: about a quarter of an hour
 	python benchmarks/bench.py $(BENCH)
 	@python benchmarks/render.py
 
-study-cost: .venv/study.done
+study-cost: .venv/study.done ## measure what a study costs
 	python benchmarks/study_cost.py
 	@python benchmarks/render.py
 
-at-work: .venv/dev.done
+at-work: .venv/dev.done ## measure the models on other pictures, and served: about 5 minutes
 	python benchmarks/champion_at_work.py
 	@python benchmarks/render.py
 
@@ -73,9 +71,12 @@ at-work: .venv/dev.done
 
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --custom-compile-command "make lock" --upgrade
-lock:
+lock: ## pin the dependencies anew
 	$(COMPILE) pyproject.toml -o requirements/main.txt
 	for extra in dev bench demo study; do \
 	  $(COMPILE) pyproject.toml --extra $$extra -c requirements/main.txt -o requirements/$$extra.txt; done
 	$(COMPILE) server/requirements.in -o server/requirements.txt
 	echo 'uv==0.13.8' | $(COMPILE) - -o requirements/uv.txt
+
+.DEFAULT:
+	$(error no target or file "$@"; `make help` lists the targets)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
 from jinja2 import Environment, FileSystemLoader
 
 from digits import DigitsError
@@ -15,16 +14,6 @@ from digits.reports import tables
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results", HERE / "RESULTS.md"
 SECTIONS = ("benchmark", "study-cost", "at-work")  # names of results and of their templates
-
-
-@click.command()
-@click.option("--check", is_flag=True, help="Write nothing; fail if the page would change.")
-def main(check: bool) -> None:
-    """Write benchmarks/RESULTS.md from benchmarks/results."""
-    text = page(RESULTS)
-    if check and files.read_bytes(PAGE) != text.encode():
-        raise DigitsError(f"{PAGE}: not what {RESULTS} says; run `python {Path(__file__)}`")
-    files.write_text(PAGE, text)
 
 
 def page(results: Path) -> str:
@@ -57,6 +46,6 @@ def median(summary: Mapping[str, float], spec: str, unit: str = "", scale: float
 
 if __name__ == "__main__":
     try:
-        main()
+        files.write_text(PAGE, page(RESULTS))
     except DigitsError as error:
         sys.exit(f"render: {error}")

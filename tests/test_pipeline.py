@@ -175,6 +175,22 @@ def test_a_training_run_is_complete(project: Path, store: MlflowClient) -> None:
     }
 
 
+def test_run_experiment_and_registered_versions_are_described(
+    project: Path, store: MlflowClient
+) -> None:
+    found = stage_run(store, "v2")
+    errors = f"{found.data.metrics['test_errors']:.0f} errors"
+    note = found.data.tags["mlflow.note.content"]
+    assert errors in note
+    assert "dvc repro -f train@v2" in note
+    note = store.get_experiment(found.info.experiment_id).tags["mlflow.note.content"]
+    assert f"runs/{found.info.run_id})" in note
+    assert errors in note
+    (entry,) = store.search_model_versions(f"run_id = '{found.info.run_id}'")
+    assert entry.description.startswith("v2: ")
+    assert errors in entry.description
+
+
 def test_a_logged_model_loads_and_scores_the_same(project: Path, store: MlflowClient) -> None:
     found = stage_run(store, "v2")
     (output,) = found.outputs.model_outputs

@@ -215,6 +215,8 @@ def test_only_scored_models_that_a_run_made_are_registered_each_once(
     line = registry.register_models({"v1": paths["v1"]}, params, root, print)
     assert line.endswith("stays: no other is better")
     assert len(mlflow.search_model_versions(filter_string="name = 'mnist-digits'")) == 1
+    described = MlflowClient().get_registered_model("mnist-digits").description
+    assert 'mlflow.pyfunc.load_model("models:/mnist-digits@champion")' in described
     champion = registry.champion("mnist-digits")
     assert champion is not None
     assert (champion.version, champion.number, champion.data) == ("v1", 1, tiny.digest())
@@ -222,6 +224,23 @@ def test_only_scored_models_that_a_run_made_are_registered_each_once(
     result = registry.load("mnist-digits").predict(tiny.x_test)
     expected = predict_probabilities(trained[1].network, tiny.x_test, params.tta["v1"])
     np.testing.assert_allclose(result["probabilities"], expected, atol=1e-6)
+
+
+def test_a_registered_version_is_described_unless_a_user_did(
+    trained: tuple[Run, TrainingResult], params: Params, tiny: Dataset, root: Path
+) -> None:
+    client, paths = MlflowClient(), {"v1": root / "v1.keras"}
+    score(*trained, "v1", params, tiny)
+    registry.register_models(paths, params, root, print)
+    scores = client.get_run(trained[0].id).data.metrics
+    text = client.get_model_version("mnist-digits", "1").description
+    assert text.startswith(f"v1: {100 * scores['test_accuracy']:.2f} % of the test images right")
+    assert f"`{tiny.digest()[:12]}…`" in text
+    assert 'mlflow.pyfunc.load_model("models:/mnist-digits/1")' in text
+    for before, after in (("Ours.", "Ours."), ("", text)):
+        client.update_model_version("mnist-digits", "1", before)
+        registry.register_models(paths, params, root, print)
+        assert client.get_model_version("mnist-digits", "1").description == after
 
 
 def test_other_tta_is_another_registered_version_once_it_is_scored(

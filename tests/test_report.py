@@ -78,7 +78,10 @@ def test_a_time_is_not_shown_for_another_training(folder: Path) -> None:
     (row,) = [line for line in page(folder).splitlines() if line.startswith("| v2 |")][:1]
     assert row.endswith("| **–** |")
     assert "| training time | 309.9 s | – | – |" in page(folder)
-    assert report.training_time(read(folder))
+    figure = report.errors_and_time(read(folder), studies(folder))
+    assert figure
+    names = {text.get_text().partition(" ")[0] for text in figure.axes[0].texts}
+    assert names - {""} == {"v1", "v3", "v4", "vnew"}
 
 
 def test_without_times_the_rest_is_shown(folder: Path) -> None:
@@ -86,7 +89,16 @@ def test_without_times_the_rest_is_shown(folder: Path) -> None:
     text = page(folder)
     assert text.count("| **–** |") == 5
     assert "a training whose time is not in times.json" in text
-    assert report.training_time(read(folder))
+    assert "errors-and-time.png" not in text
+    assert report.errors_and_time(read(folder), studies(folder)) is None
+
+
+def test_errors_are_those_of_the_study_with_the_most_seeds(folder: Path) -> None:
+    figure = report.errors_and_time(read(folder), studies(folder))
+    assert figure
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    assert {"v1 (n = 20)", "v3 (n = 4)", "v4 (n = 5)", "vnew (n = 1)", "v1", "v3"} <= texts
+    assert "scoring the training images after every epoch" in figure.axes[0].get_xlabel()
 
 
 def test_times_are_taken_over_from_the_training_that_gave_the_history(
@@ -118,6 +130,8 @@ def test_the_page_compares_point_by_point(folder: Path) -> None:
     for version in ("v1", "v2", "v3", "vnew"):
         assert f"## {version}\n" in text
         assert f"figures/{version}-misclassified.png" in text
+    for figure in ("errors-and-time.png", "figures/reliability.png"):
+        assert f"]({figure})" in text
     of_v1 = text.partition("## v1\n")[2].partition("## v2\n")[0]
     assert "of doubtful label: " in of_v1
 
@@ -284,23 +298,14 @@ def test_a_study_without_trials_names_the_command() -> None:
         study_report.render(spec({"seeds": {"v1": 2}}), [], {})
 
 
-def test_promises_have_how_often_they_were_tried_and_kept() -> None:
-    machine = {"processor": "P", "cores": "2", "memory": "24 GiB", "system": "Linux x86_64"}
-    versions = {"date": "2026-01-02", "python": "3.11.7", "mlflow": "3.17.2", "dvc": "3.67.1"}
-    faults = {"a full disk": {"promise": "one line", "tried": 20, "survived": 19}}
-    text = report.render_promises({"faults": faults, **machine, **versions})
-    assert "| a full disk | one line | 20 | 19 |" in text.splitlines()
-    assert "P, 2 cores, 24 GiB, Linux x86_64, Python 3.11.7, MLflow 3.17.2, DVC 3.67.1." in text
-
-
 def test_the_command_writes_what_is_stale_and_check_names_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.rmtree(folder / "studies")  # whose pages test_results checks
+    shutil.rmtree(folder / "studies")  # whose pages test_docs checks
     monkeypatch.chdir(tmp_path)
     for name in ("studies", "params.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
-    changed = "metrics/report.md, metrics/training-time.png, docs/promises.md"
+    changed = "metrics/report.md, metrics/errors-and-time.png"
     checked = CliRunner().invoke(main, ["report", "--check", "metrics"])
     assert checked.exit_code == 1
     assert checked.stderr == (f"digits: {changed}: not what metrics says; run `make report`\n")

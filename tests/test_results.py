@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from conftest import ROOT, run
 
-import render
-from digits.cli import main
 from digits.core import config
 from digits.reports import metrics, tables
 from digits.reports.statistics import Summary, summarise
@@ -110,25 +107,6 @@ def test_the_page_on_v4_says_what_the_metrics_say() -> None:
     assert f"{times[5]} are missed by all and {times[3] + times[4]} by three or four" in page
 
 
-def test_the_readme_says_what_the_metrics_say() -> None:
-    """It is written by hand."""
-    readme = words("README.md")
-    for version, study in {**dict.fromkeys(REPORTED, "reproduction"), "v4": "ensemble"}.items():
-        accuracy = sample(study, version, "accuracy")
-        cells = (
-            version,
-            f"{tables.mean_deviation(accuracy.scaled(100), '.3f')} % (n = {accuracy.n})",
-            tables.mean_deviation(sample(study, version, "errors"), ".1f"),
-            tables.percent(REPORTED[version]["test_accuracy"] if version in REPORTED else None),
-        )
-        assert tables.row(*cells) in readme
-    races = json.loads((ROOT / "benchmarks/results/benchmark.json").read_text())["training"]
-    ratios = [f"{races[version]['ratio_to_plain']['median']:.1f}" for version in REPORTED]
-    assert f"`fit` {ratios[0]} times as long as ours, of v2 {ratios[1]} and of v3 {ratios[2]}" in (
-        readme
-    )
-
-
 def test_the_readme_says_of_v2_what_the_study_showed() -> None:
     """Its prose is written by hand."""
     (v2,) = [v for v in summaries(trials("reproduction"), REPORTED) if v.name == "v2"]
@@ -155,16 +133,6 @@ def test_dvc_lock_belongs_to_the_code_and_the_parameters() -> None:
     assert changed == [], "run `make`"
 
 
-def test_the_pages_say_what_the_metrics_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    checked = CliRunner().invoke(main, ["report", "--check", "metrics"])
-    assert (checked.exit_code, checked.stderr) == (0, "")
-
-
-def test_the_page_of_the_benchmarks_says_what_they_measured() -> None:
-    assert render.PAGE.read_text(encoding="utf-8") == render.page(render.RESULTS)
-
-
 def test_every_training_has_its_time() -> None:
     read = metrics.read(METRICS, metrics.read_times(METRICS))
     assert all(version.seconds for version in read.versions), "run `make report`"
@@ -185,12 +153,6 @@ def test_results_were_made_with_the_pinned_libraries(name: str) -> None:
     assert {"tensorflow", "tensorflow-cpu"} & set(machine)
     for library in set(machine) & set(pinned):
         assert machine[library] == pinned[library]
-
-
-@pytest.mark.parametrize("page", [*METRICS.glob("**/*.md"), *ROOT.glob("*.md")], ids=str)
-def test_every_figure_of_a_page_is_there(page: Path) -> None:
-    for figure in re.findall(r"\]\((.*?\.png)\)", page.read_text(encoding="utf-8")):
-        assert (page.parent / figure).is_file(), figure
 
 
 def test_the_report_shows_four_figures_of_each_version() -> None:

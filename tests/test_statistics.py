@@ -79,6 +79,21 @@ def test_networks_are_compared_by_the_images_that_only_one_misses() -> None:
     assert statistics.mcnemar([1], [1]) == (0, 0, 1)
 
 
+def test_the_calibration_error_is_the_mean_gap_between_confidence_and_accuracy() -> None:
+    """By hand: bins of 0 to ½ and ½ to 1 have gaps of |1 − 0.3| and |⅔ − 0.8|, and 1 and 3 of 4."""
+    confidence, correct = np.array([0.3, 0.7, 0.8, 0.9]), np.array([True, True, False, True])
+    counts, accuracy, error = statistics.calibration(confidence, correct, bins=2)
+    assert counts.tolist() == [1, 3]
+    assert accuracy == pytest.approx([1, 2 / 3])
+    assert error == pytest.approx((1 * 0.7 + 3 * (0.8 - 2 / 3)) / 4)
+
+
+def test_confidences_of_0_and_1_are_in_the_outer_bins() -> None:
+    counts, accuracy, error = statistics.calibration(np.array([0.0, 1.0]), np.array([False, True]))
+    assert (counts[0], counts[-1], error) == (1, 1, 0)
+    assert accuracy.sum() == 1
+
+
 def test_a_reported_number_within_the_interval_is_consistent() -> None:
     text = page(trials())
     row = table_row(text, "| v1 | 20 ")
@@ -153,5 +168,12 @@ def test_figures_show_all_runs_and_the_same_bytes() -> None:
     assert [np.size(line.get_xdata()) for line in points][:2] == [3, 2]
     assert png(drawn) == png(study_figures.accuracies(versions))
     assert png(study_figures.losses(versions)) == png(study_figures.losses(versions))
-    (alone,) = [len(study_figures.losses(versions[1:]).axes)]
-    assert alone == 1  # Without a reported curve there is no panel of differences.
+
+
+def test_few_runs_are_points_and_many_are_a_band() -> None:
+    for n, points, bands in ((4, 4, 0), (5, 0, 1)):
+        (axes,) = study_figures.losses(study_report.summaries(trials(n=n), REPORTED)).axes
+        assert [line.get_marker() for line in axes.lines].count("o") == points
+        assert len(axes.collections) == bands
+        (reported,) = [line for line in axes.lines if line.get_marker() == "s"]
+        assert np.asarray(reported.get_ydata()) == pytest.approx([0, 0], abs=1e-6)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 models_option = path_option("--models", "The folder of .keras files.", default="data/models")
 scores_option = path_option(
-    "--scores", "The folder of scores, by which the best model is chosen.", default="metrics/scores"
+    "--scores", "The folder of scores, which say which model is best.", default="metrics/scores"
 )
 
 
@@ -30,7 +30,7 @@ scores_option = path_option(
 @click.option("--split", is_flag=True, help="Read several digits in an image, left to right.")
 @click.option("--json", "style", flag_value="json", help="Print JSON.")
 @click.option("--csv", "style", flag_value="csv", help="Print CSV.")
-@click.option("--version", help="A version in the folder of models, instead of the champion.")
+@click.option("--version", help="Use this version from the folder of models, not the champion.")
 @params_option
 @models_option
 @scores_option
@@ -152,9 +152,13 @@ def _load_classifier(version: str, parameters: "Params", models: Path) -> "Image
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="The port to listen on; 0 chooses a free one.",
 )
 @click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
 @params_option

@@ -60,7 +60,7 @@ def path_option(
     )
 
 
-params_option = path_option("--params", "Parameter file.", default=PARAMS)
+params_option = path_option("--params", "The parameter file.", default=PARAMS)
 
 
 def connect() -> None:

@@ -48,7 +48,7 @@ def fetch(params: Path, out: Path) -> None:
 @path_option("--reference", "The results reported in 2018.")
 @path_option("--model", "The .keras file to write.")
 @path_option("--history", "The CSV file to write: loss and accuracy by epoch.")
-@path_option("--timing", "The JSON file to write: seconds.")
+@path_option("--timing", "The JSON file to write: the time of the training, in seconds.")
 @path_option("--machine", "The JSON file to write: hardware and library versions.")
 def train(
     version: str,
@@ -60,7 +60,7 @@ def train(
     timing: Path,
     machine: Path,
 ) -> None:
-    """Train VERSION, tracked by MLflow."""
+    """Train VERSION, recorded by MLflow."""
     from digits.core import config, dataset, files
 
     parameters = config.load(params)
@@ -151,6 +151,7 @@ def evaluate(
             elif scores:
                 if run := find_run(path, root=root(), log=warn):
                     _complete_run(run, version, scored, parts, mnist, parameters)
+                    run.describe()
                 else:
                     warn(
                         f"{version}: warning: MLflow has no run that made {path}; its scores are "
@@ -165,11 +166,11 @@ def evaluate(
 
 
 @click.command()
-@click.option("--version", required=True, help="1, 2, 3 or v1, v2, v3, or another in params.yaml.")
-@click.option("--epochs", default=PARAMS, help="Instead of the one in params.yaml.")
-@click.option("--batch-size", default=PARAMS, help="Instead of the one in params.yaml.")
-@click.option("--learning-rate", default=PARAMS, help="Instead of the one in params.yaml.")
-@click.option("--seed", default=PARAMS, help="Instead of the one in params.yaml.")
+@click.option("--version", required=True, help="A version of params.yaml; 2 means v2.")
+@click.option("--epochs", default=PARAMS, show_default=True, help="The number of epochs.")
+@click.option("--batch-size", default=PARAMS, show_default=True, help="Images per step.")
+@click.option("--learning-rate", default=PARAMS, show_default=True, help="That of the optimizer.")
+@click.option("--seed", default=PARAMS, show_default=True, help="The seed of all that is random.")
 @params_option
 @path_option("--data", "The .npz file of MNIST; fetched for this run alone if it is not there.")
 @path_option("--reference", "The results reported in 2018.")
@@ -254,7 +255,9 @@ def _train(
     )
     result = train_tracked(version, parameters, mnist, parameters.seed, run, [console])
     console.print(f"trained in {result.timing['training_seconds']:.1f} s")
-    curves = learning_curves(version, result.history, values.get("history"))
+    curves = learning_curves(
+        version, result.history, values.get("history"), parameters.model(version)
+    )
     run.image(png(curves), "learning_curves.png")
     return result
 

@@ -12,7 +12,7 @@ from digits.cli.options import load_reference, params_option, path_option, warn
 @click.command()
 @params_option
 @path_option("--data", "The .npz file of MNIST.")
-@path_option("--reference", "What the 2018 report says.")
+@path_option("--reference", "The results reported in 2018.")
 @path_option("--history", "The folder of histories.")
 @path_option("--scores", "The folder of scores.")
 @path_option("--predictions", "The folder of probabilities.")
@@ -38,20 +38,24 @@ def plot(
     versions = {path.stem: files.read_json(path) for path in sorted(scores.glob("*.json"))}
     histories = {version: files.read_columns(history / f"{version}.csv") for version in versions}
 
+    probabilities = {
+        version: files.read_array(predictions / version / "probabilities_test.npy")
+        for version in versions
+    }
     drawn = {
-        "comparison": draw.comparison(versions, reported),
+        "reliability": draw.reliability(probabilities, images.y_test),
         "samples": draw.samples(images.x_train, images.y_train, names=classes),
     }
     for version, values in versions.items():
-        probabilities = files.read_array(predictions / version / "probabilities_test.npy")
+        model = parameters.models.get(version)
         curve = reported.get(version, {}).get("history")
         matrix = values["test"]["confusion_matrix"]
         drawn |= {
-            f"{version}-layers": draw.layers(version, values["layers"]),
-            f"{version}-curves": draw.learning_curves(version, histories[version], curve),
+            f"{version}-layers": draw.layers(version, values["layers"], model),
+            f"{version}-curves": draw.learning_curves(version, histories[version], curve, model),
             f"{version}-confusion": draw.confusion(version, matrix, "test", classes),
             f"{version}-misclassified": draw.misclassified(
-                version, images.x_test, images.y_test, probabilities, classes
+                version, images.x_test, images.y_test, probabilities[version], classes
             ),
         }
     for name, figure in drawn.items():
@@ -64,20 +68,18 @@ def plot(
 @click.option("--check", is_flag=True, help="Write nothing; fail if anything would change.")
 @params_option
 @path_option("--studies", "The folder of the studies' files.", default="studies")
-@path_option("--promises", "The page of promises to write.", default="docs/promises.md")
-@path_option("--timing", "The folder of times of the last trainings, to take over.", False)
-@path_option("--machine", "The folder of machine facts of the last trainings.", False)
+@path_option("--timing", "The folder of the times of the last trainings.", False)
+@path_option("--machine", "The folder of facts about the machines of the last trainings.", False)
 @click.argument("metrics", type=click.Path(path_type=Path))
 def report(
     check: bool,
     params: Path,
     studies: Path,
-    promises: Path,
     timing: Path | None,
     machine: Path | None,
     metrics: Path,
 ) -> None:
-    """Write METRICS/report.md, a page for each study, and the page of promises.
+    """Write the pages and figures of METRICS: report.md, and those of each study.
 
     With --timing and --machine, first bring METRICS/times.json up to date with the trainings that
     gave the histories in METRICS.
@@ -95,9 +97,6 @@ def report(
         ).encode()
     results = report.read_studies(metrics, studies, params, warn)
     contents |= report.render_all(metrics, read(metrics, times), results, warn)
-    faults = metrics / "faults.json"
-    if faults.exists():
-        contents[promises] = report.render_promises(files.read_json(faults)).encode()
     stale = [path for path, content in contents.items() if files.read_bytes(path) != content]
     if check and stale:
         raise DigitsError(

@@ -43,14 +43,14 @@ def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], 
 
 
 study_options = with_options(
-    path_option("--out", "The folder of results.  [default: metrics/studies/NAME]", False),
+    path_option("--out", "The folder of results, instead of metrics/studies/NAME.", False),
     path_option("--data", "The .npz file of MNIST.", default=DATA),
     params_option,
     click.argument("file", type=click.Path(path_type=Path)),
 )
 worker_options = with_options(
-    click.option("--workers", type=click.IntRange(1), help="Trials at once, if without --address."),
-    click.option("--address", help="Of a Ray cluster; without it, this machine does the work."),
+    click.option("--workers", type=click.IntRange(1), help="How many trials run at once here."),
+    click.option("--address", help="The Ray cluster that does the work instead, HOST:PORT."),
 )
 
 
@@ -66,7 +66,7 @@ def run(**options: Any) -> None:
 @study_options
 @worker_options
 def resume(**options: Any) -> None:
-    """Continue the study of FILE, which must have been begun; no trial is trained twice."""
+    """Continue the study of FILE that was stopped; no trial is trained twice."""
     _run(**options, must_exist=True)
 
 

@@ -1,17 +1,20 @@
 """Draw data as matplotlib figures. Nothing is read or written here."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from digits import CLASSES, IMAGE_SIDE
+from digits.core.schema import Model
+from digits.reports.statistics import CALIBRATION_BINS, calibration
 
 OURS, REPORTED = "#1f6fb4", "#d9822b"
 COLORS = {
@@ -19,9 +22,11 @@ COLORS = {
     "Dense": "#a1d99b",
     "MaxPooling2D": "#fdd0a2",
     "AveragePooling2D": "#fdd0a2",
+    "GlobalAveragePooling2D": "#fdd0a2",
     "Dropout": "#e3e3e3",
-    "Flatten": "#f2f2f2",
 }
+WIDTH = 8.0  # inches: the 880 pixels at which GitHub shows a picture, so that no text shrinks
+MISCLASSIFIED = 48  # at most so many are shown
 Column = Mapping[str, Sequence[float]]
 Names = Sequence[str] | None  # of the ten classes
 
@@ -29,16 +34,51 @@ Names = Sequence[str] | None  # of the ten classes
 def png(figure: Figure) -> bytes:
     """Return a figure as PNG without date or version: the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
+    figure.savefig(buffer, format="png", dpi=110, **options)
     return buffer.getvalue()
+
+
+def canvas(title: str, height: float, width: float = WIDTH) -> Figure:
+    """Return an empty figure of a size in inches, white and with a margin for dark pages."""
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
+    figure.suptitle(title)
+    return figure
+
+
+def panels(title: str, number: int, parts: int = 1) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure, and the axes of its panels: at most four panels side by side.
+
+    Args:
+        parts: of a panel, one below the other.
+    """
+    columns = min(number, 4)
+    rows = -(-number // columns)
+    figure = canvas(title, 3.3 * rows + 1.2, 6.0 if number == 1 else WIDTH)
+    return figure, [
+        [
+            figure.add_subplot(rows * parts, columns, (row * parts + part) * columns + column + 1)
+            for part in range(parts)
+        ]
+        for row, column in (divmod(position, columns) for position in range(number))
+    ]
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis 0.5, 1, 2, 5 …, or 1, 100, … if it is long, without exponents."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 10_000 * low else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:,.9f}".rstrip("0").rstrip("."))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def samples(
     x: NDArray[np.uint8], y: NDArray[np.uint8], each: int = 12, names: Names = None
 ) -> Figure:
     """Draw the first `each` images of every class in a row, labelled with names or digits."""
-    figure = Figure(figsize=(each * 0.55 + 0.5, 10 * 0.55 + 0.5), layout="constrained")
-    figure.suptitle("training images, by label" if names else "MNIST training images, by label")
+    title = "training images, by label" if names else "MNIST training images, by label"
+    figure = canvas(title, 10 * 0.55 + 0.7, each * 0.55 + 0.7)
     axes = figure.add_subplot()
     rows = [x[np.flatnonzero(y == digit)[:each]] for digit in range(10)]
     height, _ = _gallery(axes, rows, each, above=2)
@@ -71,56 +111,86 @@ def _gallery(
     return height, width
 
 
-def layers(version: str, described: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw a network's layers from the image down to the probabilities, with shapes and sizes."""
-    height = 0.62 * (len(described) + 1) + 0.7
-    figure = Figure(figsize=(6.4, height), layout="constrained")
-    axes = figure.add_subplot()
+def layers(version: str, described: Sequence[Mapping[str, Any]], model: Model | None) -> Figure:
+    """Draw a network's layers as a table, from the image down to the probabilities.
+
+    Args:
+        described: of each layer, as in the scores: type, output shape and number of parameters.
+        model: the version's parameters, for activations, kernels and strides.
+    """
+    rows = _layer_rows(described, model)
     total = sum(layer["parameters"] for layer in described)
-    axes.set_title(f"{version}: {total:,} parameters")
-    rows: list[Mapping[str, Any]] = [
-        {"type": "image", "output_shape": [28, 28, 1], "parameters": 0},
-        *described,
-    ]
-    for index, layer in enumerate(rows):
-        y = -index
-        box = FancyBboxPatch(
-            (0.0, y - 0.33),
-            6,
-            0.66,
-            boxstyle="round,pad=0,rounding_size=0.08",
-            facecolor=COLORS.get(layer["type"], "#ffffff"),
-            edgecolor="#555555",
-        )
-        axes.add_patch(box)
-        axes.text(0.2, y, layer["type"], va="center", weight="bold")
-        axes.text(2.7, y, " × ".join(map(str, layer["output_shape"])), va="center")
-        if layer["parameters"]:
-            axes.text(5.85, y, f"{layer['parameters']:,}", va="center", ha="right")
-        if index:
-            axes.annotate("", (3, y + 0.33), (3, y + 0.67), arrowprops={"arrowstyle": "->"})
-    axes.set(xlim=(-0.1, 6.1), ylim=(-len(rows) + 0.5, 0.5))
+    figure = canvas(f"{version}: {total:,} parameters", 0.36 * len(rows) + 0.9)
+    axes = figure.add_subplot()
+    colors = [COLORS.get(name.split()[0], "#f7f7f7") for name, *_ in rows]
+    axes.barh(range(len(rows)), 100, 0.85, color=colors)
+    headings = ("layer", "kernel", "stride", "output", "parameters")
+    sides = ("left", "left", "right", "left", "right")
+    for x, side, *cells in zip((1, 43, 64, 68, 99), sides, headings, *rows, strict=True):
+        for y, text in enumerate(cells, -1):
+            axes.text(x, y, text, ha=side, va="center")
+    axes.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -1.5))
     axes.axis("off")
     return figure
 
 
-def learning_curves(version: str, ours: Column, reported: Column | None) -> Figure:
-    """Draw loss and accuracy by epoch; those of held-out images dashed, those of 2018 in orange."""
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    figure.suptitle(f"{version}: training")
+def _layer_rows(described: Sequence[Mapping[str, Any]], model: Model | None) -> list[list[str]]:
+    """Return the texts of `layers`; BatchNormalization and ReLU join the layer before them."""
+    rows: list[list[Any]] = [["image", "", "", f"{IMAGE_SIDE} × {IMAGE_SIDE} × 1", 0]]
+    layers = model.layers if model else []
+    # Scores of other parameters may be drawn, if `digits plot` is called by hand.
+    fits = [layer.name for layer in layers] == [layer["type"] for layer in described]
+    for index, layer in enumerate(described):
+        name, arguments = layer["type"], layers[index].arguments if fits else {}
+        if name in ("BatchNormalization", "ReLU") and index:
+            rows[-1][0] += f" + {name.replace('alization', '')}"
+            rows[-1][-1] += layer["parameters"]
+            continue
+        name += f" {arguments['rate']}" if "rate" in arguments else ""
+        if activation := arguments.get("activation"):
+            name += f" + {activation.replace('relu', 'ReLU')}"
+        size = arguments.get("kernel_size", arguments.get("pool_size", ""))
+        kernel = f"{size} × {size}" if isinstance(size, int) else _by(size)
+        kernel += ", padded" if arguments.get("padding") == "same" else ""
+        stride = arguments.get("strides", arguments.get("pool_size", 1 if size else ""))
+        stride = str(stride) if isinstance(stride, int) else _by(stride)
+        rows.append([name, kernel, stride, _by(layer["output_shape"]), layer["parameters"]])
+    return [[*texts, f"{number:,}" if number else ""] for *texts, number in rows]
+
+
+def _by(sizes: Iterable[object]) -> str:
+    return " × ".join(map(str, sizes))
+
+
+def learning_curves(
+    version: str, ours: Column, reported: Column | None, model: Model | None = None
+) -> Figure:
+    """Draw loss and error rate by epoch; those of held-out images dashed, of 2018 in orange.
+
+    Args:
+        model: the version's parameters, which say whether the loss is that of smoothed labels.
+    """
+    smoothing = model.loss.arguments.get("label_smoothing") if model else None
+    loss = f"loss, labels smoothed by {smoothing:g}" if smoothing else "loss"
+    figure = canvas(f"{version}: training", 3.8)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        epochs = range(1, len(ours[name]) + 1)
-        axes.plot(epochs, ours[name], "o-", color=OURS, markersize=3, label="ours")
-        if f"val_{name}" in ours:
-            held_out = ours[f"val_{name}"]
-            axes.plot(epochs, held_out, "--", color=OURS, label="ours, held-out images")
-        if reported:
-            epochs = range(1, len(reported[name]) + 1)
-            axes.plot(epochs, reported[name], "s-", color=REPORTED, markersize=3, label="2018")
-        axes.set(xlabel="epoch", ylabel=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if name == "loss":
-            axes.set_yscale("log")
+        for label, style, color, column in (
+            ("ours", "o-", OURS, ours[name]),
+            ("ours, held-out images", "--", OURS, ours.get(f"val_{name}")),
+            ("2018", "s-", REPORTED, reported and reported[name]),
+        ):
+            if column:
+                values, least = np.array(column), 1e-6  # A logarithmic axis has no 0.
+                if name == "accuracy":
+                    values, least = np.round(100 * (1 - values), 4), 1e-4
+                epochs = range(1, len(column) + 1)
+                axes.plot(
+                    epochs, np.maximum(values, least), style, color=color, markersize=3, label=label
+                )
+        axes.set(xlabel="epoch", yscale="log")
+        axes.set_ylabel(loss if name == "loss" else "error rate (1 − accuracy), %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        plain_numbers(axes.yaxis)
         axes.grid(alpha=0.3, which="both")
         axes.legend()
     return figure
@@ -132,7 +202,7 @@ def confusion(
     """Draw counts by true and predicted class; the errors are shaded, the diagonal is not."""
     counts = np.array(matrix)
     errors = counts * (1 - np.eye(len(counts), dtype=int))
-    figure = Figure(figsize=(6.2, 5.6), layout="constrained")
+    figure = canvas("", 5.8, 6.6)
     axes = figure.add_subplot()
     shades = axes.imshow(errors, cmap="Reds", vmin=0, vmax=max(int(errors.max()), 1))
     for (row, column), count in np.ndenumerate(counts):
@@ -157,70 +227,50 @@ def misclassified(
     probabilities: NDArray[np.float32],
     names: Names = None,
 ) -> Figure:
-    """Draw the images that are not predicted as labelled, most probable first, at most 300."""
+    """Draw the images that are not predicted as labelled: the most confident of them, in order."""
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != y)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
-    shown = wrong[:300]
-    columns = 12
+    shown, columns = wrong[:MISCLASSIFIED], 8
+    count, rest = f"all {len(wrong)}", ""
+    if more := len(wrong) - len(shown):
+        count, rest = f"{len(shown)} of {len(wrong):,}", f", the most confident ({more:,} more)"
+    title = f"{version}: {count} misclassified test images{rest}\nlabel → assigned (probability)"
     rows = [shown[start : start + columns] for start in range(0, max(len(shown), 1), columns)]
-    figure = Figure(figsize=(columns * 0.85, len(rows) * 1.05 + 0.6), layout="constrained")
-    count = f"all {len(wrong)}" if len(shown) == len(wrong) else f"{len(shown)} of {len(wrong):,}"
-    figure.suptitle(f"{version}: {count} misclassified test images: label → assigned (probability)")
+    figure = canvas(title, len(rows) * 1.15 + 0.65)
     axes, labels = figure.add_subplot(), _labels(names)
     height, width = _gallery(axes, [x[row] for row in rows], columns, above=9)
     for position, index in enumerate(shown):
         row, column = divmod(position, columns)
-        text = f"{labels[y[index]]} → {labels[predicted[index]]}  ({confidence[index]:.2f})"
-        size = 4 if names else 7.5
-        axes.text(column * width + 14, row * height + 8, text, fontsize=size, ha="center")
+        # Names need two lines.
+        arrow, size = ("→\n", 6) if names else ("→ ", 9)
+        text = f"{labels[y[index]]} {arrow}{labels[predicted[index]]} ({confidence[index]:.2f})"
+        axes.text(column * width + 14, row * height + 7, text, fontsize=size, ha="center")
     return figure
 
 
-def comparison(ours: Mapping[str, Mapping[str, Any]], reported: Mapping[str, Any]) -> Figure:
-    """Draw test errors and parameters of all versions beside those reported in 2018."""
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    errors = {version: scores["test"]["errors"] for version, scores in ours.items()}
-    _bars(left, errors, {v: r["test_errors"] for v, r in reported.items()})
-    left.set(title="errors on the 10,000 test images", ylabel="errors")
-    left.legend()
-    sizes = {version: scores["parameters"] for version, scores in ours.items()}
-    _bars(right, sizes, {})
-    right.set(title="parameters", ylabel="parameters")
-    right.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+def reliability(probabilities: Mapping[str, NDArray[np.float32]], y: NDArray[np.uint8]) -> Figure:
+    """Draw accuracy by confidence, and beneath it how many images have which confidence.
+
+    Args:
+        probabilities: of each version, (n, 10) of the n images with labels y.
+    """
+    title = f"Calibration on the test images, in {CALIBRATION_BINS} bins"
+    figure, cells = panels(title, len(probabilities), parts=2)
+    starts = np.arange(CALIBRATION_BINS) / CALIBRATION_BINS
+    for (above, below), (version, p) in zip(cells, probabilities.items(), strict=True):
+        counts, accuracy, error = calibration(p.max(axis=1), p.argmax(axis=1) == y)
+        above.set_title(f"{version}\nECE {100 * error:.1f} %", fontsize=10)
+        above.set(ylim=(0, 1), ylabel="accuracy")
+        below.set(yscale="log", ylim=(0.5, 2 * len(y)), ylabel="images", xlabel="confidence")
+        plain_numbers(below.yaxis)
+        for axes, heights in ((above, accuracy), (below, counts)):
+            axes.bar(starts, heights, 1 / CALIBRATION_BINS, align="edge", color=OURS, ec="white")
+            axes.set_xlim(0, 1)
+            axes.label_outer()
+        above.plot([0, 1], [0, 1], "--", color=REPORTED)
     return figure
-
-
-def training_time(ours: Mapping[str, float], reported: Mapping[str, Any], hardware: str) -> Figure:
-    """Draw the training time of each version, in seconds, beside those reported in 2018."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    _bars(axes, ours, {v: r["training_time_s"] for v, r in reported.items()})
-    axes.set(title=f"training time (ours: {hardware})", ylabel="seconds", yscale="log")
-    axes.set_ylim(top=4 * max(axes.get_ylim()[1], 1))
-    axes.legend()
-    return figure
-
-
-def _bars(axes: Axes, ours: Mapping[str, float], reported: Mapping[str, float]) -> None:
-    reported = {version: value for version, value in reported.items() if version in ours}
-    width = 0.38 if reported else 0.6
-    shift = width / 2 if reported else 0
-    positions = {version: position for position, version in enumerate(ours)}
-    for values, label, color, offset in (
-        (reported, "2018", REPORTED, -shift),
-        (ours, "ours", OURS, shift),
-    ):
-        if values:
-            centres = [positions[version] + offset for version in values]
-            bars = axes.bar(centres, list(values.values()), width, label=label, color=color)
-            axes.bar_label(bars, [f"{value:,.0f}" for value in values.values()], padding=2)
-    axes.set_xticks(range(len(ours)), list(ours))
-    if len("".join(ours)) > 30:
-        axes.tick_params("x", labelrotation=30)
-    axes.margins(y=0.15)
 
 
 def _labels(names: Names) -> Sequence[str]:

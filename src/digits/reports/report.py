@@ -1,4 +1,4 @@
-"""The pages that `digits report` writes: metrics/report.md, a page for each study, the promises."""
+"""The pages that `digits report` writes: metrics/report.md, and one for each study."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from digits import DigitsError
 from digits.core import files
 from digits.reports import figures, study_figures, study_report, tables
 from digits.reports.metrics import Metrics, Version
+from digits.reports.statistics import Summary, summarise
 from digits.reports.study_report import is_of, summaries
 from digits.study import spec as study_spec
 from digits.study.results import TABLE, Row, read_trials
@@ -55,10 +56,9 @@ def render_all(
     folder: Path, metrics: Metrics, studies: Sequence[StudyResults], warn: Warn
 ) -> dict[Path, bytes]:
     """Return the contents of all pages and figures of the metrics folder, by path."""
-    contents = {
-        folder / "report.md": render(metrics, studies, warn).encode(),
-        folder / "training-time.png": figures.png(training_time(metrics)),
-    }
+    contents = {folder / "report.md": render(metrics, studies, warn).encode()}
+    if figure := errors_and_time(metrics, studies):
+        contents[folder / "errors-and-time.png"] = figures.png(figure)
     reference = metrics.reference["versions"]
     for study in studies:
         drawn = {}
@@ -117,18 +117,25 @@ def _agrees(study: StudyResults, metrics: Metrics, warn: Warn) -> bool:
     return agrees
 
 
-def render_promises(counts: Mapping[str, Any]) -> str:
-    """Return the page of promises: what was tried when things go wrong, and how often it held.
+def errors_and_time(metrics: Metrics, studies: Sequence[StudyResults]) -> Figure | None:
+    """Draw test errors over seeds against the times in times.json; None if no time is known.
 
-    Args:
-        counts: the content of faults.json, which `make test-faults` writes.
+    The times of a study's trials would not do: they had other numbers of threads.
     """
-    return tables.render("promises.md.j2", faults=counts["faults"], machine=counts)
+    versions = [version for version in metrics.versions if version.time]
+    machines = dict.fromkeys(tables.hardware(version.time or {}) for version in versions)
+    note = f"Ours: {tables.listed(list(machines))}." if machines else ""
+    if any(version.reported for version in versions):
+        hardware = f"2018: {metrics.reference['hardware']};\n"
+        note = f"{hardware}its times include scoring the training images after every epoch.\n{note}"
+    errors = {version.name: _errors(version, studies) for version in versions}
+    return study_figures.errors_and_time(versions, errors, note) if versions else None
 
 
-def training_time(metrics: Metrics) -> Figure:
-    """Draw the training times, 0 where they are unknown."""
-    seconds = {version.name: version.seconds or 0.0 for version in metrics.versions}
-    machines = [tables.hardware(version.time) for version in metrics.versions if version.time]
-    machine = machines[0] if machines else "not measured"
-    return figures.training_time(seconds, metrics.reference["versions"], machine)
+def _errors(version: Version, studies: Sequence[StudyResults]) -> Summary:
+    """Summarise the test errors of a version in the study with the most seeds, if there is one."""
+    samples = [
+        [t["test"]["errors"] for t in study.trials if t["version"] == version.name and t["test"]]
+        for study in studies
+    ]
+    return summarise(max(samples, key=len, default=[]) or [version.scores["test"]["errors"]])

@@ -1,4 +1,4 @@
-"""Could a reported number be that of one more run of ours? Did one network beat another by chance?
+"""Is a number that of one more run of ours, a difference chance, a probability what it says?
 
 Source of the prediction interval: G. J. Hahn (1969), "Factors for calculating two-sided prediction
 intervals for samples from a normal distribution", JASA 64.
@@ -9,9 +9,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 LEVEL = 0.95
+CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -96,3 +99,24 @@ def mcnemar(one: Collection[int], other: Collection[int]) -> tuple[int, int, flo
     only_one, only_other = len(set(one) - set(other)), len(set(other) - set(one))
     n = only_one + only_other
     return only_one, only_other, stats.binomtest(only_one, n).pvalue if n else 1.0
+
+
+def calibration(
+    confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
+    """Compare the confidence of n predictions with their accuracy, in bins of equal width.
+
+    Source: C. Guo et al. (2017), "On calibration of modern neural networks", ICML.
+
+    Args:
+        confidence: (n,) the greatest probability of each image.
+        correct: (n,) whether it is that of the label.
+
+    Returns:
+        By bin, the number of predictions and their accuracy, 0 if there are none; and the expected
+        calibration error: the mean over all predictions of |accuracy − mean confidence| of the bin.
+    """
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    counts, hits = np.bincount(index, minlength=bins), np.bincount(index, correct, bins)
+    gaps = np.abs(hits - np.bincount(index, confidence, bins))
+    return counts, hits / np.maximum(counts, 1), float(gaps.sum() / len(index))

@@ -1,96 +1,116 @@
-"""Draw the figures of a study over seeds."""
+"""Draw the figures that show how results spread over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from digits.reports.figures import OURS, REPORTED
-from digits.reports.statistics import summarise
+from digits.reports.figures import OURS, REPORTED, canvas, panels, plain_numbers
+from digits.reports.metrics import Version
+from digits.reports.statistics import Summary
 from digits.reports.study_report import VersionSummary
+
+# The interval of fewer runs is wider than what they show.
+BAND_RUNS = 5
+Style = dict[str, Any]
+BAND: Style = {"color": OURS, "alpha": 0.2, "lw": 0, "label": "95 % for one more run"}
+MEAN: Style = {"color": OURS, "label": "mean of our runs"}
+RUN: Style = {"color": OURS, "alpha": 0.8, "label": "a run of ours"}
+REPORT: Style = {"color": REPORTED, "lw": 1, "label": "reported in 2018"}
 
 
 def accuracies(versions: Sequence[VersionSummary]) -> Figure:
     """Draw the test accuracy of every run, the 95 % interval for one more, and that of 2018."""
-    figure = Figure(figsize=(max(2.4 * len(versions), 4.0), 4.0), layout="constrained")
-    figure.suptitle("Test accuracy over seeds")
-    panels = np.atleast_1d(figure.subplots(1, len(versions)))
-    for axes, version in zip(panels, versions, strict=True):
+    figure, cells = panels("Test accuracy over seeds, %", len(versions))
+    for (axes,), version in zip(cells, versions, strict=True):
         percentages = 100 * np.array(version.accuracies)
-        low, high = (100 * end for end in summarise(version.accuracies).interval())
-        axes.fill_between([0.6, 1.4], low, high, color=OURS, alpha=0.15, lw=0)
-        axes.plot([0.6, 1.4], 2 * [percentages.mean()], color=OURS)
-        # Runs of equal accuracy are drawn side by side.
-        aside = np.zeros(len(percentages))
-        for value in set(percentages):
-            same = np.flatnonzero(percentages == value)
-            aside[same] = (np.arange(len(same)) - (len(same) - 1) / 2) * 0.07
-        axes.plot(1 + aside, percentages, "o", color=OURS, markersize=5, alpha=0.8)
+        # Side by side, in the order of their seeds, because runs may be equal.
+        axes.plot(np.linspace(-0.4, 0.4, len(percentages)), percentages, "o", **RUN)
+        axes.axhline(version.accuracy.mean, **MEAN)
+        if version.accuracy.n >= BAND_RUNS:
+            axes.axhspan(*version.accuracy.interval(), **BAND)
         if version.reported:
             value = 100 * version.reported["test_accuracy"]
-            axes.plot(1, value, "D", color=REPORTED, markersize=8)
-            axes.axhline(value, color=REPORTED, lw=1, ls="--")
-        axes.set(title=f"{version.name}, n = {version.accuracy.n}", xticks=[], xlim=(0.4, 1.6))
+            axes.plot([-0.6, 0, 0.6], [value] * 3, "D--", markevery=[1], **REPORT)
+        axes.set(title=f"{version.name}, n = {version.accuracy.n}", xticks=[], xlim=(-0.6, 0.6))
         axes.grid(alpha=0.3, axis="y")
-    panels[0].set_ylabel("test accuracy, %")
-    last = panels[-1]
-    last.plot([], [], "o", color=OURS, label="a run")
-    last.plot([], [], color=OURS, label="their mean")
-    last.fill_between([], [], [], color=OURS, alpha=0.15, label="95 % for one more")
-    if any(version.reported for version in versions):
-        last.plot([], [], "D--", color=REPORTED, label="reported in 2018")
-    columns = 4 if len(versions) > 2 else 2
-    handles, labels = last.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    _add_legend(figure)
     return figure
 
 
 def losses(versions: Sequence[VersionSummary]) -> Figure:
-    """Draw the training loss by epoch: the 95 % interval for one more run, and the curve of 2018.
+    """Draw how far the training loss of our runs, and that of 2018, is from our mean, by epoch.
 
-    Where there is such a curve, the lower panel shows the same in standard deviations between
-    seeds, a scale on which differences are visible.
+    The losses themselves would lie on one another.
     """
-    rows = 2 if any(version.reported_losses for version in versions) else 1
-    size = max(3.2 * len(versions), 4.8), 5.2 if rows == 2 else 3.6
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle("Training loss over seeds")
-    panels = figure.subplots(
-        rows, len(versions), squeeze=False, sharex="col", height_ratios=[3, 2][:rows]
-    )
-    for column, version in enumerate(versions):
-        above, summaries = panels[0, column], version.losses
-        epochs = np.arange(1, len(summaries) + 1)
-        means = np.array([summary.mean for summary in summaries])
-        deviations = np.array([summary.deviation for summary in summaries])
-        low, high = np.array([summary.interval() for summary in summaries]).T
-        above.fill_between(epochs, low, high, color=OURS, alpha=0.25, lw=0)
-        above.plot(epochs, means, color=OURS)
-        above.set(title=f"{version.name}, n = {version.accuracy.n}", yscale="log")
-        above.grid(alpha=0.3, which="both")
-        panels[-1, column].set(xlabel="epoch")
-        panels[-1, column].xaxis.set_major_locator(MaxNLocator(integer=True))
-        if version.reported_losses:
-            below, curve = panels[1, column], np.array(version.reported_losses)
-            above.plot(epochs, curve, "s-", color=REPORTED, markersize=3, lw=1)
-            bounds = ((end - means) / deviations for end in (low, high))
-            below.fill_between(epochs, *bounds, color=OURS, alpha=0.25, lw=0)
-            below.axhline(0, color=OURS)
-            scaled = (curve - means) / deviations
-            below.plot(epochs, scaled, "s-", color=REPORTED, markersize=3, lw=1)
-            below.grid(alpha=0.3, which="both")
-        elif rows == 2:
-            panels[1, column].set_visible(False)
-            above.tick_params(labelbottom=True)
-            above.set(xlabel="epoch")
-    first = panels[0, 0]
-    first.set_ylabel("training loss")
-    first.plot([], [], color=OURS, label="mean of our runs")
-    first.fill_between([], [], [], color=OURS, alpha=0.25, label="95 % for one more")
-    if rows == 2:
-        panels[1, 0].set_ylabel("difference to the mean,\nin standard deviations")
-        first.plot([], [], "s-", color=REPORTED, markersize=3, label="reported in 2018")
-    handles, labels = first.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3 if len(versions) > 1 else 2)
+    title = "Training loss over seeds: difference to the mean of our runs, %"
+    figure, cells = panels(title, len(versions))
+    for (axes,), version in zip(cells, versions, strict=True):
+        epochs = np.arange(1, len(version.losses) + 1)
+        means = np.array([summary.mean for summary in version.losses])
+        if version.accuracy.n >= BAND_RUNS:
+            bounds = np.array([summary.interval() for summary in version.losses]).T
+            axes.fill_between(epochs, *(100 * (bounds / means - 1)), **BAND)
+        else:
+            runs = np.array([curve[: len(means)] for curve in version.curves])
+            axes.plot(epochs, 100 * (runs / means - 1).T, "o", markersize=3, **RUN)
+        axes.axhline(0, **MEAN)
+        if curve := version.reported_losses:
+            axes.plot(epochs, 100 * (np.array(curve) / means - 1), "s-", markersize=3, **REPORT)
+        axes.set(title=f"{version.name}, n = {version.accuracy.n}", xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+    _add_legend(figure)
+    return figure
+
+
+def _add_legend(figure: Figure) -> None:
+    """Explain beneath a figure what its panels show, each thing once."""
+    handles: dict[str, Artist] = {}
+    for axes in figure.axes:
+        shown, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, shown, strict=True))
+    columns = 4 if len(figure.axes) > 1 else 2
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
+
+
+def errors_and_time(
+    versions: Sequence[Version], errors: Mapping[str, Summary], note: str
+) -> Figure:
+    """Draw test errors against training time; an arrow leads from 2018's run of a version to ours.
+
+    Args:
+        versions: those whose time is known.
+        errors: on the test images, over seeds, of each version.
+        note: in what the times differ, in lines of 100 letters.
+    """
+    figure = canvas("Test errors against training time", 5.6)
+    axes = figure.add_subplot(xscale="log", yscale="log")
+    text: Style = {"textcoords": "offset points", "weight": "bold"}
+    for version in versions:
+        summary = errors[version.name]
+        # A logarithmic axis has no 0.
+        ours = (version.seconds or 0, max(summary.mean, 0.5))
+        label = f"{version.name} (n = {summary.n})"
+        spread = "ours, mean ± standard deviation over n seeds"
+        axes.errorbar(*ours, summary.deviation, fmt="o", color=OURS, capsize=4, label=spread)
+        axes.annotate(label, ours, (8, -14), color=OURS, **text)
+        # Room for the labels, also around a single point.
+        axes.update_datalim(np.multiply.outer([0.6, 1.7], ours))
+        if version.reported:
+            reported = (version.reported["training_time_s"], version.reported["test_errors"])
+            axes.plot(*reported, "s", color=REPORTED, label="reported in 2018, one run")
+            axes.annotate(version.name, reported, (8, 6), color=REPORTED, **text)
+            axes.update_datalim(np.multiply.outer([0.6, 1.7], reported))
+            arrow: Style = {"arrowstyle": "->", "color": "#999999", "shrinkA": 6, "shrinkB": 6}
+            axes.annotate("", ours, reported, arrowprops=arrow)
+    axes.set(xlabel=f"training time, s\n{note}", ylabel="test errors")
+    axes.margins(0.05)
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_numbers(axis)
+    axes.grid(alpha=0.3, which="both")
+    _add_legend(figure)
     return figure

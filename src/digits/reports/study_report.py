@@ -96,6 +96,7 @@ class VersionSummary:
         accuracies: of each trial, on the test images, 0 to 1.
         accuracy: the same, in percent.
         test_loss, losses: nats; on the test images, and by epoch while training.
+        curves: the training losses of each trial.
         reported: the version's entry in the 2018 report, if it has one.
     """
 
@@ -104,6 +105,7 @@ class VersionSummary:
     accuracy: Summary
     test_loss: Summary
     losses: Sequence[Summary]
+    curves: Sequence[Sequence[float]]
     reported: Mapping[str, Any] | None
 
     @property
@@ -130,14 +132,15 @@ def summaries(trials: Trials, reference: Reference) -> list[VersionSummary]:
         rows = sorted((t for t in trials if t["version"] == version), key=lambda t: t["seed"])
         accuracies = [row["test"]["accuracy"] for row in rows]
         # Trials may have stopped early; losses are compared as far as all of them ran.
-        losses = list(zip(*(row["metrics"]["loss"] for row in rows), strict=False))
+        curves = [row["metrics"]["loss"] for row in rows]
+        losses = list(zip(*curves, strict=False))
         samples = [accuracies, [row["test"]["loss"] for row in rows], *losses]
         if all(len(set(values)) > 1 for values in samples):
             accuracy, test_loss, *by_epoch = map(summarise, samples)
             entry = reference.get(version)
             result.append(
                 VersionSummary(
-                    version, accuracies, accuracy.scaled(100), test_loss, by_epoch, entry
+                    version, accuracies, accuracy.scaled(100), test_loss, by_epoch, curves, entry
                 )
             )
     return result

@@ -15,9 +15,11 @@ from digits import DigitsError
 from digits.core import files
 from digits.tracking import local_store, machine
 from digits.tracking.errors import one_line
+from digits.tracking.local_store import EXPERIMENT
 from digits.tracking.logged_model import logged_models
-from digits.tracking.run import EXPERIMENT, MODEL_TAG, OUTBOX, PROCESS_TAG, Log, Run, ignore
+from digits.tracking.run import MODEL_TAG, OUTBOX, PROCESS_TAG, Log, Run, ignore
 
+KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
 NEWER_SCHEMA = "out-of-date database schema"  # An older schema is migrated without an error.
 
 
@@ -25,9 +27,9 @@ def connect(root: Path, log: Log = ignore) -> None:
     """Connect to MLFLOW_TRACKING_URI or, if it is not set, to the project's own database.
 
     The database is created if it does not exist. Its default experiment gets the project's name, so
-    that the runs of DVC and those of `mlflow run .`, which MLflow opens there, are in one table. A
-    database whose folder was moved finds its artifacts again, and runs that a process which has
-    died left open are closed; `log` prints both.
+    that the runs of DVC and those of `mlflow run .`, which MLflow opens there, are in one table,
+    and the kind that MLflow calls model training. A database whose folder was moved finds its
+    artifacts again, and runs that a process which has died left open are closed; `log` prints both.
 
     Raises:
         DigitsError: the store cannot be used; names it and the reason.
@@ -48,11 +50,17 @@ def connect(root: Path, log: Log = ignore) -> None:
             if own and not database.exists():
                 _create_database(root)
             client = MlflowClient()
-            if client.get_experiment_by_name(EXPERIMENT) is None:
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
                 if own:  # `mlflow ui` made the database.
                     client.rename_experiment("0", EXPERIMENT)
                 else:
                     client.create_experiment(EXPERIMENT)
+                experiment = client.get_experiment_by_name(EXPERIMENT)
+            # MLflow 3.17 shows it as GenAI all the same, unless the address says otherwise or one
+            # clicks on "Model training" once (its issue 24498).
+            if KIND_TAG not in experiment.tags:
+                client.set_experiment_tag(experiment.experiment_id, KIND_TAG, KIND)
             if own:
                 local_store.enable_concurrent_reads(root)
         _close_abandoned_runs(client, log)

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from digits import DigitsError
 
+EXPERIMENT = "mnist"
 DATABASE, ARTIFACTS = "mlflow.db", "mlruns"
 PROXIED = "mlflow-artifacts:"  # where artifacts go if `mlflow ui` made the database
 HEALTH_TIMEOUT = 4  # seconds

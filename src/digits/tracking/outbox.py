@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from digits.core import files
 from digits.core.schema import Transform
+from digits.tracking import notes
 from digits.tracking.errors import in_one_line
 from digits.tracking.logged_model import log_model
 
@@ -51,6 +52,8 @@ def record(client: MlflowClient, run_id: str, entry: Entry) -> None:
                 path = Path(folder) / Path(name).name
                 path.write_bytes(base64.b64decode(encoded))
                 client.log_artifact(run_id, str(path), os.path.dirname(name) or None)
+        case {"describe": True}:
+            notes.describe(client, run_id)
         case {"status": status, "end_time": end_time}:
             client.set_terminated(run_id, status, end_time)
 

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from digits import DigitsError
 from digits.core.schema import Params, Transform
-from digits.tracking import local_store
+from digits.tracking import local_store, notes
 from digits.tracking.connection import find_run
 from digits.tracking.errors import in_one_line
 from digits.tracking.logged_model import TTA_TAG, log_model, logged_models, tta_json
@@ -21,7 +21,6 @@ from digits.tracking.promotion import RegisteredModel, select_champion
 from digits.tracking.run import DATA_DIGEST, MODEL_TAG, VERSION_TAG, Log, Run
 
 CHAMPION = "champion"
-DESCRIPTION = "Handwritten digits: (n, 28, 28) raw images to labels and probabilities."
 SCORES = ("test_accuracy", "test_errors", "test_loss", "train_accuracy")
 
 
@@ -71,7 +70,7 @@ def register(name: str, run: Run, path: Path, tta: Sequence[Transform]) -> Regis
     client = MlflowClient()
     logged = client.get_run(run.id)
     try:
-        client.create_registered_model(name, description=DESCRIPTION)
+        client.create_registered_model(name, description=notes.render("model", name=name))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -83,7 +82,7 @@ def register(name: str, run: Run, path: Path, tta: Sequence[Transform]) -> Regis
     }
     for existing in mlflow.search_model_versions(filter_string=f"name = '{name}'"):
         if tags.items() <= existing.tags.items():
-            return _registered_model(existing)
+            return _described(client, existing)
     scores = {metric: logged.data.metrics.get(metric) for metric in SCORES}
     if None in scores.values() or logged.data.tags.get(TTA_TAG) != tags[TTA_TAG]:
         return None
@@ -96,9 +95,16 @@ def register(name: str, run: Run, path: Path, tta: Sequence[Transform]) -> Regis
         model_id = log_model(load_network(path), tta, run.id)
     tags |= {metric: str(value) for metric, value in scores.items()}
     source = f"models:/{model_id}"
-    return _registered_model(
-        client.create_model_version(name, source, run_id=run.id, tags=tags, model_id=model_id)
-    )
+    entry = client.create_model_version(name, source, run_id=run.id, tags=tags, model_id=model_id)
+    return _described(client, entry)
+
+
+def _described(client: MlflowClient, entry: ModelVersion) -> RegisteredModel:
+    """Describe a registered version that has no description yet."""
+    if not entry.description:
+        note = notes.render("model", name=entry.name, number=entry.version, tags=entry.tags)
+        client.update_model_version(entry.name, entry.version, note)
+    return _registered_model(entry)
 
 
 def champion(name: str) -> RegisteredModel | None:

@@ -19,9 +19,9 @@ from digits.core.dataset import Dataset
 from digits.core.schema import Transform
 from digits.tracking import local_store, machine, outbox
 from digits.tracking.errors import in_one_line, one_line
+from digits.tracking.local_store import EXPERIMENT
 from digits.tracking.logged_model import log_model
 
-EXPERIMENT = "mnist"
 OUTBOX = "outbox"  # the folder for entries of runs whose server is gone
 VERSION_TAG, MODEL_TAG, DATA_DIGEST = "version", "model_sha256", "data.sha256"
 PROCESS_TAG = "process"  # the process that is to close the run
@@ -116,10 +116,15 @@ class Run:
         """Log a text file."""
         self._artifact(text.encode(), name)
 
+    def describe(self) -> None:
+        """Describe the run and its experiment anew, from what was logged."""
+        self._record({"describe": True})
+
     def close(self, status: str) -> None:
-        """Send the metrics that wait, and end the run, which must be open."""
+        """Send the metrics that wait, describe the run, and end it; it must be open."""
         try:
             self.flush()
+            self.describe()
         finally:
             with self._detecting_loss():
                 mlflow.end_run(status)

@@ -1,0 +1,165 @@
+"""Tables of the committed results for README.md and the pages of docs/.
+
+A page calls one of these functions between two marks, and generate.py puts what it prints there.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from digits.core import config, files
+from digits.reports.statistics import familywise_level, summarise
+from digits.reports.study_report import summaries
+from digits.reports.tables import (
+    bold,
+    columns,
+    hardware,
+    interval,
+    mean_deviation,
+    number,
+    percent,
+    row,
+    software,
+)
+from digits.study.results import TABLE, read_trials
+from render import RESULTS, median
+
+ROOT = Path(__file__).parent.parent
+METRICS = ROOT / "metrics"
+Json = Mapping[str, Any]
+
+
+def results() -> None:
+    """Print a row for each version: accuracy and errors over its seeds, and what 2018 reported."""
+    reported = _reported()
+    print(columns("version", "test accuracy", "test errors", "2018"))
+    for version in config.load(ROOT / "params.yaml").versions:
+        runs = _runs(version)
+        accuracy = summarise([scores["accuracy"] for scores in runs]).scaled(100)
+        errors = summarise([scores["errors"] for scores in runs])
+        cells = (
+            f"{mean_deviation(accuracy, '.3f')} % (n = {accuracy.n})",
+            mean_deviation(errors, ".1f"),
+            percent(reported.get(version, {}).get("test_accuracy")),
+        )
+        print(row(version, *cells))
+
+
+def _runs(version: str) -> Sequence[Json]:
+    """Return the test scores of a version: of the study with most of its seeds, or of one run."""
+    tables = [read_trials(path) for path in sorted(METRICS.glob(f"studies/*/{TABLE}"))]
+    samples = [
+        [r["test"] for r in rows if r["version"] == version and r["test"]] for rows in tables
+    ]
+    single = files.read_json(METRICS / "scores" / f"{version}.json")["test"]
+    return max(samples, key=len, default=[]) or [single]
+
+
+def _reported() -> Json:
+    """Return what 2018 reported, by version."""
+    versions: Json = files.read_json(METRICS / "report-2018.json")["versions"]
+    return versions
+
+
+def reproduction() -> None:
+    """Print for each version of 2018 whether its numbers could be those of one more run of ours."""
+    trials = read_trials(METRICS / "studies/reproduction" / TABLE)
+    versions = [version for version in summaries(trials, _reported()) if version.reported]
+    level = familywise_level(len(versions))
+    epoch_level = familywise_level(sum(len(version.losses) for version in versions))
+    measured = ("test accuracy, %", "n", "2018, %", "percentile")
+    judged = (percent(level, 1, " % of single runs"), "consistent")
+    print(columns("version", *measured, *judged, f"epochs within {percent(epoch_level)}"))
+    for version in versions:
+        accuracy, epochs = version.accuracy, len(version.reported_losses)
+        value = 100 * version.reported["test_accuracy"] if version.reported else 0.0
+        print(
+            row(
+                version.name,
+                bold(mean_deviation(accuracy, ".3f")),
+                accuracy.n,
+                f"{value:.2f}",
+                percent(accuracy.percentile(value), 1, ""),
+                interval(accuracy.interval(level), ".3f"),
+                "yes" if version.is_consistent(level) else bold("no"),
+                f"{epochs - version.epochs_outside(epoch_level)} of {epochs}",
+            )
+        )
+
+
+def races() -> None:
+    """Print how fast each version trains, against Keras's own `fit`."""
+    measured = files.read_json(RESULTS / "benchmark.json")
+    print(columns("version", "ours, s per epoch", "`fit`", "`fit` / ours", "as in 2018 / ours"))
+    for version, race in measured["training"].items():
+        ours, fit = (race["contenders"][name] for name in ("ours", "plain"))
+        print(
+            row(
+                version,
+                [number(contender["seconds_per_epoch"], ".2f") for contender in (ours, fit)],
+                bold(median(race["ratio_to_plain"], ".2f", "×")),
+                bold(median(race["ratio_to_report"], ".2f", "×")),
+            )
+        )
+    epochs = min(race["ratio_to_plain"]["n"] for race in measured["training"].values())
+    sample = f"n = {epochs} epochs of {measured['images']:,} images"
+    _print_conditions(f"Median (least – greatest) over {sample}, in turn", measured)
+
+
+def overhead() -> None:
+    """Print the time of what is not arithmetic."""
+    measured = files.read_json(RESULTS / "benchmark.json")
+    print(columns("what", "seconds"))
+    for what, name in (
+        ("`import tensorflow, mlflow`", "imports"),
+        ("the stage train@v1 without its `fit`", "train stage without fit"),
+        ("the stage evaluate, of v1 alone", "evaluate stage"),
+        ("`dvc repro`, nothing to do", "dvc repro, nothing to do"),
+        ("`make`, nothing to do", "make, nothing to do"),
+        ("`digits --help`", "digits --help"),
+    ):
+        print(row(what, median(measured["overhead"][name], ".2f")))
+    runs = min(time["n"] for time in measured["overhead"].values())
+    _print_conditions(f"Median (least – greatest) over n = {runs}", measured)
+
+
+def answers() -> None:
+    """Print how long the champion takes to answer."""
+    measured = files.read_json(RESULTS / "at-work.json")
+    print(columns("request", "median", "99th percentile", "images per second", "n"))
+    for size, ways in measured["latency"].items():
+        for way, time in ways.items():
+            times = [number(time[name], ".1f", " ms", 1000) for name in ("p50", "p99")]
+            rate = number(time["images_per_second"], ",.0f")
+            images = "one image" if size == "1" else f"{size} images"
+            print(row(f"{images}, {way}", times, rate, time["n"]))
+    _print_conditions(f"The champion was {measured['champion']}; requests in turn", measured)
+
+
+def study_cost() -> None:
+    """Print how many trials an hour a study trains, one by one and two at a time."""
+    measured = files.read_json(RESULTS / "study-cost.json")
+    one, two = "one by one, two threads", "two at a time, one thread each"
+    print(columns("trials an hour", one, two, "gain"))
+    for version, study in measured["trials"].items():
+        rates = [median(study["ways"][way]["per_hour"], ".0f") for way in (one, two)]
+        name = f"{version}, {study['trials']} trials of {study['epochs']} epochs"
+        print(row(name, rates, bold(median(study["gain"][one], ".2f", "×"))))
+    studies = min(study["gain"][one]["n"] for study in measured["trials"].values())
+    _print_conditions(f"Median (least – greatest) of n = {studies} studies each way", measured)
+
+
+def _print_conditions(sample: str, measured: Json) -> None:
+    machine = measured["machine"]
+    print(f"\n{sample}. {machine['date']}, {hardware(machine)}, {software(machine)}.")
+
+
+def faults() -> None:
+    """Print what is promised when things go wrong, how often it was tried and how often it held."""
+    counts = files.read_json(METRICS / "faults.json")
+    print(columns("what happens", "what is promised", "tried", "kept", left=2))
+    for fault, outcome in counts["faults"].items():
+        print(row(fault, outcome["promise"], outcome["tried"], outcome["survived"]))
+    versions = f"Python {counts['python']}, MLflow {counts['mlflow']}, DVC {counts['dvc']}"
+    machine = f"{hardware(counts)}, {counts['system']}"
+    print(f"\n`make test-faults` on {counts['date']}: {machine}, {versions}.")
