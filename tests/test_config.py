@@ -7,6 +7,7 @@ from conftest import ROOT
 
 from digits import DigitsError
 from digits.core import config
+from digits.core.schema import Model
 
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
@@ -71,7 +72,11 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
         ("rate: 0.25", "rate: 1", "models.v2.layers[2].Dropout.rate: expected a number from 0"),
         ("rate: 0.25", "rate: .nan", "models.v2.layers[2].Dropout.rate: expected a number"),
         ("learning_rate: 0.001", "learning_rate: .inf", "expected a positive number"),
-        ("kernel_size: 3", "kernel_size: 29", "window to fit its 28×28 input, got [29, 29]"),
+        (
+            "kernel_size: 3",
+            "kernel_size: 29",
+            "models.v2.layers[0].Conv2D: expected a window that fits its 28×28 input, got [29, 29]",
+        ),
         ("      - Flatten\n", "", "expected Flatten or GlobalAveragePooling2D before the last"),
         ("validation: 0", "validation: -1", "data.validation: expected an integer of 0 or more"),
         ("seed: 2018", "seed: a", 'seed: expected an integer from 0 to 4294967295, got "a"'),
@@ -83,7 +88,32 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
         ("seed: 2018", "seed: &a [*a]", "seed: expected an integer from 0"),
         ("0.001", "9" * 400, "Adam.learning_rate: expected a positive number"),
         ("units: 128", "units: 1000000001", "Dense.units: expected a positive integer"),
-        ("- Flatten\n", "- Flatten\n      - GlobalAveragePooling2D\n", "to come before Flatten"),
+        (
+            "- Flatten\n",
+            "- Flatten\n      - GlobalAveragePooling2D\n",
+            "layers[1].GlobalAveragePooling2D: expected a place before Flatten",
+        ),
+        (
+            "- Flatten\n",
+            "- Add: {branches: [[{Conv2D: {filters: 2, kernel_size: 30}}], []]}\n",
+            "layers[0].Add.branches[0][0].Conv2D: expected a window that fits its 28×28 input",
+        ),
+        (
+            "- Flatten\n",
+            "- Add: {branches: [[{Conv2D: {filters: 2, kernel_size: 3}}], []]}\n",
+            "layers[0].Add: expected branches of the same output shape, got [[26, 26, 2], [28, 28",
+        ),
+        (
+            "- Flatten\n",
+            "- Concatenate: {branches: [[Flatten], []]}\n",
+            "layers[0].Concatenate: expected branches of the same height and width",
+        ),
+        (
+            "- Flatten\n",
+            "- Add: {branches: [Flatten]}\n",
+            "layers[0].Add.branches: expected two or more lists of layers, at most one of them",
+        ),
+        ("batch_size: 128", "batch_size: 128\n    precision: half", "expected one of float32"),
         ("models:", "modles:", "modles: unknown; expected one of seed, versions, tta, registry,"),
         (
             "versions: [v1",
@@ -181,3 +211,17 @@ def test_changes_take_the_place_of_the_files_values() -> None:
         DigitsError, match=r'Adam\.learning_rate: expected a positive number, got "x'
     ):
         config.load(ROOT / "params.yaml", {rate: "x"})
+
+
+def test_branches_are_written_as_they_are_read() -> None:
+    branches = {"branches": [[{"Dense": {"units": 2}}, {"Add": {"branches": [["ReLU"], []]}}], []]}
+    layers = [
+        "Flatten",
+        {"Concatenate": branches},
+        {"Dense": {"units": 10, "activation": "softmax"}},
+    ]
+    raw = config.read(ROOT / "params.yaml")["models"]["v1"] | {"layers": layers}
+    written = Model.model_validate(raw).model_dump(exclude_unset=True)["layers"][1]
+    inner = written["Concatenate"]["branches"][0][1]
+    assert inner == {"Add": {"branches": [[{"ReLU": {}}], []]}}
+    assert Model.model_validate(raw | {"layers": [*layers[:1], written, *layers[2:]]}).layers

@@ -83,6 +83,10 @@ def test_held_out_images_are_stratified_seeded_and_disjoint() -> None:
     assert np.abs(shares).max() <= 1
     np.testing.assert_array_equal(held_out, dataset.hold_out(y, 1000, seed=1)[1])
     assert set(held_out) != set(dataset.hold_out(y, 1000, seed=2)[1])
+    folds = [dataset.hold_out(y, 1000, 1, fold)[1] for fold in range(6)]
+    assert sorted(np.concatenate(folds)) == list(range(6000)), "folds share no image"
+    with pytest.raises(DigitsError, match="folds: expected at most 6 disjoint sets"):
+        dataset.hold_out(y, 1000, seed=1, fold=6)
 
 
 def test_holding_out_none_keeps_all_and_all_is_refused() -> None:

@@ -12,7 +12,7 @@ from conftest import ROOT
 from digits import DigitsError
 from digits.core import config, models
 from digits.core.keras_backend import keras, tf
-from digits.core.schema import Schedule
+from digits.core.schema import Model, Schedule
 
 PARAMS = config.load(ROOT / "params.yaml")
 REPORTED = json.loads((ROOT / "metrics" / "report-2018.json").read_text())["versions"]
@@ -66,9 +66,29 @@ def test_weights_follow_from_the_seed() -> None:
     assert not np.array_equal(one.get_weights()[0], other.get_weights()[0])
 
 
-def test_the_same_network_is_the_same_file_and_loads(tmp_path: Path) -> None:
+BRANCHED = PARAMS.model("v2").model_dump() | {
+    "layers": [
+        {"Conv2D": {"filters": 2, "kernel_size": 5, "strides": 4}},
+        {"Add": {"branches": [[], [{"Conv2D": {"filters": 2, "kernel_size": 1}}]]}},
+        {"Concatenate": {"branches": [["GlobalMaxPooling2D"], ["GlobalAveragePooling2D"]]}},
+        {"Dense": {"units": 10, "activation": "softmax"}},
+    ]
+}
+
+
+def test_branches_are_described_by_the_layer_that_merges_them() -> None:
+    described = models.describe(models.build(Model.model_validate(BRANCHED), seed=1))
+    assert [layer["type"] for layer in described] == ["Conv2D", "Add", "Concatenate", "Dense"]
+    assert [layer["output_shape"] for layer in described] == [[6, 6, 2], [6, 6, 2], [4], [10]]
+    assert [layer["parameters"] for layer in described] == [52, 6, 0, 50]
+
+
+@pytest.mark.parametrize(
+    "parameters", [PARAMS.model("v2"), Model.model_validate(BRANCHED)], ids=["stack", "branches"]
+)
+def test_the_same_network_is_the_same_file_and_loads(parameters: Model, tmp_path: Path) -> None:
     for name in ("a.keras", "b.keras"):
-        built = models.build(PARAMS.model("v2"), seed=1)
+        built = models.build(parameters, seed=1)
         built.fit(IMAGES, np.eye(10)[:4], verbose=0)
         models.save(built, tmp_path / name)
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()

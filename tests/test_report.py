@@ -266,12 +266,34 @@ def test_candidates_are_compared_with_the_reference_image_by_image() -> None:
         candidate("base", 1, 63, [1, 2, 4, 5, 6, 7, 8]),
     ]
     text = study_report.render(spec({"candidates": block}), rows, {})
-    assert "| candidate | n | as is | two | epochs | TFLOP | against wide |" in text
-    assert "| base | 1 | 63 | 62 | 8 | 19 | +5 −1, p = 0.22 |" in text
-    assert "| wide | 2 | 51.5 ± 0.7 (51 – 52) | 50.5 ± 0.7 (50 – 51) | 8 | 19 | – |" in text
+    assert "| candidate | n | folds | as is | two | epochs | TFLOP | against wide |" in text
+    assert "| base | 1 | 1 | 63 | 62 | 8 | 19 | +5 −1, p = 0.22 |" in text
+    assert "| wide | 2 | 1 | 51.5 ± 0.7 (51 – 52) | 50.5 ± 0.7 (50 – 51) | 8 | 19 | – |" in text
     assert "never-run" not in text
     assert "1 images are missed by each of these 3 networks." in text
     assert is_rectangular(text)
+
+
+def test_candidates_are_paired_on_the_folds_that_both_have() -> None:
+    block = {
+        "validation": 1000,
+        "reference": "wide",
+        "tta": {"two": [{"rotation": 5}]},
+        "models": dict.fromkeys(("base", "wide"), RAW["models"]["v1"]),
+    }
+    rows = [
+        candidate("base", 1, 2, [1, 2]) | {"loss": 0.5},
+        candidate("base", 1, 3, [11, 12, 13]) | {"fold": 1, "loss": 0.7},
+        candidate("wide", 1, 1, [1]) | {"loss": 0.25},
+        candidate("wide", 1, 2, [13, 14]) | {"fold": 1, "loss": 0.25},
+        candidate("wide", 1, 1, [21]) | {"fold": 2, "loss": 0.25},
+    ]
+    text = study_report.render(spec({"candidates": block}), rows, {})
+    assert "| as is | two | cross-entropy | epochs |" in text
+    (line,) = re.findall(r"^\| base \| 2 \| 2 \|.*", text, re.M)
+    assert "| 0.6000 ± 0.1414 |" in line
+    assert "+3 −1, p = 0.62" in line
+    assert "Of the images of each fold, 1, 1 and 1 are missed by every network" in text
 
 
 def test_a_search_has_its_trials_in_order_and_the_best_as_a_block() -> None:

@@ -205,14 +205,16 @@ def test_candidates_are_compared_on_held_out_images(tiny: Dataset) -> None:
         "validation": 20,
         "reference": "little",
         "seeds": {"little": 2},
+        "more_folds": {"less": 2},
         "tta": {"turned": [{"rotation": -5}, {"rotation": 5}]},
         "models": {"little": TINY_MODELS["v2"], "less": TINY_MODELS["v1"] | {"epochs": 1}},
     }
     write(HERE, {"candidates": candidates})
     run()
-    assert list(rows()) == ["little-1", "little-2", "less-1"], "each has a row for each seed"
-    _, held_out = dataset.hold_out(tiny.y_train, 20, TINY_PARAMS["seed"])
+    names = ["little-1", "little-2", "less-1", "less-1-fold1"]
+    assert list(rows()) == names, "each has a row for each seed and fold"
     for row in rows().values():
+        _, held_out = dataset.hold_out(tiny.y_train, 20, TINY_PARAMS["seed"], row["fold"])
         assert len(row["missed"]) == row["errors"]["as_is"]
         assert set(row["missed"]) <= set(held_out.tolist())
         assert row["test"] == {}
@@ -225,7 +227,7 @@ def test_candidates_are_compared_on_held_out_images(tiny: Dataset) -> None:
 
     candidates["models"]["more"] = TINY_MODELS["v1"]
     write(HERE, {"candidates": candidates})
-    assert "3 of 4 trials are there" in run()
+    assert "4 of 5 trials are there" in run()
     assert TABLE.read_bytes().startswith(before), "what is trained is not trained again"
 
     report = study("report").stdout
@@ -233,8 +235,9 @@ def test_candidates_are_compared_on_held_out_images(tiny: Dataset) -> None:
     little, less = missed["little-1"], missed["less-1"]
     (line,) = (line for line in report.splitlines() if line.startswith("| less |"))
     assert f"| +{len(less - little)} −{len(little - less)}, p " in line
-    everywhere = set.intersection(*missed.values())
-    assert f"{len(everywhere)} images are missed by each of these 4 networks" in report
+    everywhere = set.intersection(little, less, missed["little-2"], missed["more-1"])
+    alone = missed["less-1-fold1"]
+    assert f"{len(everywhere)} and {len(alone)} are missed by every network" in report
 
 
 def test_without_ray_one_trial_is_trained_after_the_other(

@@ -65,8 +65,21 @@ def test_each_candidate_is_trained_as_a_version_on_the_images_that_are_not_held_
     assert [trial.name for trial in study.trials()] == ["little-1", "little-2", "less-1"]
     of_less = study.params(study.trials()[-1])
     assert of_less.model("less").epochs == 1
-    assert of_less.data.validation == 20
+    assert of_less.data.validation == 0, "the trial gets no other images to train on"
     assert (of_less.versions, of_less.tta) == (["less"], {})
+
+
+def test_candidates_may_have_several_folds(params: Path) -> None:
+    folds = {"folds": 2, "more_folds": {"less": 3}, "seeds": {}}
+    study = load(params, {"candidates": CANDIDATES | folds})
+    assert [(trial.name, trial.fold) for trial in study.trials()] == [
+        ("little-1", 0),
+        ("little-1-fold1", 1),
+        ("less-1", 0),
+        ("less-1-fold1", 1),
+        ("less-1-fold2", 2),
+    ]
+    assert len({study.digest(trial, "") for trial in study.trials()}) == 5
 
 
 def test_a_search_holds_out_images_and_changes_one_version(params: Path) -> None:

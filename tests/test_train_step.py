@@ -11,7 +11,7 @@ from digits import CLASSES
 from digits.core import augmentation, config, models, train_step
 from digits.core.dataset import Dataset, pixels
 from digits.core.keras_backend import keras, tf
-from digits.core.schema import Model
+from digits.core.schema import Augmentation, Model
 
 PARAMS = config.load(ROOT / "params.yaml")
 HEAD = ["Flatten", {"Dense": {"units": 10, "activation": "softmax"}}]
@@ -51,6 +51,20 @@ STEMS: dict[str, list[Any]] = {
         "ReLU",
         pool(),
         conv(3, activation="relu"),
+    ],
+    "residual": [conv(3), {"Add": {"branches": [[conv(3, padding="same"), "ReLU"], []]}}, pool()],
+    "small maps": [
+        conv(5, strides=4),
+        conv([2, 4], padding="same"),
+        conv([3, 2], activation="relu"),
+    ],
+    "two heads": [
+        conv(3, activation="relu"),
+        {"Concatenate": {"branches": [["GlobalMaxPooling2D"], ["GlobalAveragePooling2D"]]}},
+    ],
+    "branches in branches": [
+        {"Add": {"branches": [[conv(1)], [{"Add": {"branches": [[conv(1)], [conv(1)]]}}]]}},
+        pool(),
     ],
     "normalised, no convolution": [
         "Flatten",
@@ -166,3 +180,43 @@ def test_dropout_differs_by_step_layer_and_seed(tiny: Dataset) -> None:
     for other in (zeros(one, 2, 1), zeros(one, 1, 2), zeros(one, 1, 4_294_967_295)):
         assert 0.4 < np.mean(first == other) < 0.6
     assert 0.7 < np.mean(zeros(two, 1, 1)) < 0.8  # the same mask twice would drop a half
+
+
+@pytest.mark.parametrize("name", ["v2", "v4", "normalised", "residual", "small maps", "two heads"])
+def test_bfloat16_is_near_float32_and_the_weights_stay_float32(name: str, tiny: Dataset) -> None:
+    model = models.build(NETWORKS[name], seed=1, images_per_epoch=80)
+    x, y = tf.constant(pixels(tiny.x_train)), tiny.y_train
+
+    def compute(precision: str) -> list[Any]:
+        images = tf.cast(x, precision)
+        step = tf.constant(0)
+        forward = train_step.forward
+        return outputs_and_gradients(model, y, lambda: forward(model, images, step, seed=1))
+
+    exact, rounded = compute("float32"), compute("bfloat16")
+    np.testing.assert_allclose(rounded[0], exact[0], atol=0.02)
+    for one, other in zip(rounded, exact, strict=True):
+        assert one.dtype == "float32"
+        # bfloat16 has 8 bits; the errors of a gradient's many terms are independent.
+        difference = np.linalg.norm(one - other) / np.linalg.norm(other)
+        assert difference < 0.2
+
+
+def test_dropout_in_branches_differs(tiny: Dataset) -> None:
+    branch = [{"Dropout": {"rate": 0.5}}]
+    merged = [{"Concatenate": {"branches": [branch, branch]}}]
+    model = models.build(network(merged), seed=1)
+    shown = keras.Sequential(model.layers[:1])
+    x = train_step.forward(shown, tf.ones((9, 28, 28, 1)), tf.constant(0), seed=1).numpy() == 0
+    assert 0.4 < np.mean(x[..., 0] == x[..., 1]) < 0.6
+
+
+def test_augmentation_fades_and_ends() -> None:
+    limits = Augmentation(rotation=10, fade=0.5, clean_epochs=1)
+    strengths = [float(train_step._strength(limits, step, 10, 4)) for step in range(40)]
+    assert strengths[:21] == [1.0] * 21
+    assert strengths[28] == pytest.approx(1 - 0.8 * 0.4)
+    assert strengths[35] == pytest.approx(1 - 0.8 * 0.75)
+    assert strengths[36:] == [0.0] * 4
+    unfaded = Augmentation(rotation=10)
+    assert {float(train_step._strength(unfaded, step, 10, 4)) for step in range(40)} == {1.0}

@@ -14,7 +14,7 @@ GOLDEN_RATIO = np.uint32(0x9E3779B9)
 
 
 @compiled
-def distort(limits: Augmentation, images: Any, key: Any) -> Any:
+def distort(limits: Augmentation, images: Any, key: Any, strength: Any = 1.0) -> Any:
     """Rotate, scale, shear, shift and bend each image at random, in one interpolation.
 
     Source: P. Simard, D. Steinkraus and J. Platt, "Best practices for convolutional neural networks
@@ -25,6 +25,7 @@ def distort(limits: Augmentation, images: Any, key: Any) -> Any:
         limits: of each distortion.
         images: (n, 28, 28) uint8.
         key: integers from which all that is random follows.
+        strength: a factor of all limits.
 
     Returns:
         (n, 28, 28, 1) float32 from 0 to 1; outside of the image there is paper, 0.
@@ -33,7 +34,7 @@ def distort(limits: Augmentation, images: Any, key: Any) -> Any:
     bits = random_bits(n * (7 + 2 * NODES**2), key)
     # The upper 24 bits become numbers from -1 to 1; float32 holds no more.
     uniform = tf.cast(tf.bitwise.right_shift(bits, np.uint32(8)), tf.float32) / 2**23 - 1
-    uniform = tf.reshape(uniform, (-1, n, 1, 1))
+    uniform = strength * tf.reshape(uniform, (-1, n, 1, 1))
     angle = uniform[0] * np.float32(np.radians(limits.rotation))
     height, width = 1 + limits.scale * uniform[1], 1 + limits.scale * uniform[2]
     shear = limits.shear * uniform[3]

@@ -86,7 +86,8 @@ def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     """Return `models.v2.layers[0].Conv2D.filters: expected a positive integer, got "many"`."""
     keys, context = [*error["loc"]], error.get("ctx", {})
     keys += [context[name] for name in ("key", "tag") if context.get(name)]
-    where = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys).lstrip(".")
+    where = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys)
+    where = where.replace(".[", "[").lstrip(".")
     value = context.get("value", error["input"])
     try:
         shown = json.dumps(value, default=str, ensure_ascii=False)

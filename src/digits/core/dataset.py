@@ -131,24 +131,34 @@ def pixels(x: Images) -> NDArray[np.float32]:
     return (x[..., np.newaxis] / np.float32(255)).astype(np.float32, copy=False)
 
 
-def hold_out(y: Labels, size: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def hold_out(
+    y: Labels, size: int, seed: int, fold: int = 0
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Choose images for validation: each digit in proportion to its share, to within one.
+
+    Args:
+        fold: which of the disjoint sets that one seed gives; there are len(y) // size.
 
     Returns:
         The indices to train on and those to validate on, both ascending; `size` of the latter.
 
     Raises:
-        DigitsError: size is not less than the number of images.
+        DigitsError: size is not less than the number of images, or there is no such fold.
     """
     if size >= len(y):
         raise DigitsError(
             f"params.yaml: data.validation: expected less than the {len(y)} training images, "
             f"got {size}"
         )
+    if size and fold >= len(y) // size:
+        raise DigitsError(
+            f"folds: expected at most {len(y) // size} disjoint sets of {size} training images, "
+            f"got {fold + 1}"
+        )
     shuffled = np.random.default_rng(seed).permutation(len(y))
     by_digit = shuffled[np.argsort(y[shuffled], kind="stable")]
     # Evenly spaced places in an order sorted by digit give every digit its share.
     places = (np.arange(size) * len(y) + len(y) // 2) // max(size, 1)
     held_out = np.zeros(len(y), dtype=bool)
-    held_out[by_digit[places]] = True
+    held_out[by_digit[(places + fold) % len(y)]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

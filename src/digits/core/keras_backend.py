@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -43,10 +44,17 @@ def _is_no_retracing_warning(record: logging.LogRecord) -> bool:
 tf.get_logger().addFilter(_is_no_retracing_warning)
 
 
+def fastest_precision() -> str:
+    """Return bfloat16 where the processor multiplies it in hardware (AMX), else float32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    has_amx = cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text().split()
+    return "bfloat16" if has_amx else "float32"
+
+
 def compiled(function: Function, by_xla: bool = True) -> Function:
     """Return a function as a graph, compiled by XLA or run by TensorFlow."""
     graph: Function = tf.function(function, jit_compile=by_xla, autograph=False)
     return graph
 
 
-__all__ = ["compiled", "keras", "tf"]
+__all__ = ["compiled", "fastest_precision", "keras", "tf"]

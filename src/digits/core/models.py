@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from digits import CLASSES, IMAGE_SIDE, DigitsError
 from digits.core import files
 from digits.core.keras_backend import keras
+from digits.core.keras_schema import Add, Layer, Shape
 from digits.core.schema import Model
 
 INPUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 1)
@@ -26,11 +28,7 @@ def build(model: Model, seed: int, images_per_epoch: int = 0) -> keras.Sequentia
         images_per_epoch: needed for a schedule only.
     """
     keras.utils.set_random_seed(seed)
-    # Keras's own names count up within a process and would change the bytes of the saved file.
-    network = keras.Sequential([keras.Input(INPUT_SHAPE, name="image")], name="digits")
-    for index, layer in enumerate(model.layers):
-        create = getattr(keras.layers, layer.name)
-        network.add(create(name=f"{index}_{layer.name}", **layer.arguments))
+    network = _stack(model.layers, INPUT_SHAPE, "digits", "image")
     optimizer, loss = model.optimizer, model.loss
     arguments = optimizer.arguments | {"learning_rate": _learning_rate(model, images_per_epoch)}
     network.compile(
@@ -42,6 +40,39 @@ def build(model: Model, seed: int, images_per_epoch: int = 0) -> keras.Sequentia
         jit_compile=False,
     )
     return network
+
+
+def _stack(layers: Sequence[Layer], shape: Shape, name: str, image: str) -> keras.Sequential:
+    """Return layers one after another, all with names of ours.
+
+    Keras's own names count up within a process and would change the bytes of the saved file.
+
+    Args:
+        shape: of the input.
+        name, image: of the whole, and of its input.
+    """
+    stack = keras.Sequential([keras.Input(shape, name=image)], name=name)
+    for index, layer in enumerate(layers):
+        label = f"{index}_{layer.name}"
+        if isinstance(layer, Add):
+            stack.add(_branches(layer, shape, label))
+        else:
+            stack.add(getattr(keras.layers, layer.name)(name=label, **layer.arguments))
+        shape = layer.output_shape(shape)
+    return stack
+
+
+def _branches(layer: Add, shape: Shape, name: str) -> keras.Model:
+    """Return several stacks of layers on one input, and the layer that merges their outputs."""
+    image = keras.Input(shape, name=f"{name}_input")
+    outputs = [
+        _stack(branch, shape, f"{name}_{index}", f"{name}_{index}_input")(image)
+        if branch
+        else image
+        for index, branch in enumerate(layer.branches)
+    ]
+    merged = getattr(keras.layers, layer.name)(name=f"{name}_merge")(outputs)
+    return keras.Model(image, merged, name=name)
 
 
 def _learning_rate(model: Model, images_per_epoch: int) -> Any:
@@ -60,7 +91,7 @@ def describe(network: keras.Model) -> list[dict[str, Any]]:
     """Return each layer's type, output shape (without the batch) and number of parameters."""
     return [
         {
-            "type": type(layer).__name__,
+            "type": layer.name.partition("_")[2] or type(layer).__name__,
             "output_shape": list(layer.output.shape[1:]),
             "parameters": layer.count_params(),
         }
@@ -71,7 +102,7 @@ def describe(network: keras.Model) -> list[dict[str, Any]]:
 def multiply_adds(network: keras.Model) -> int:
     """Count the multiply-adds of the forward pass's matrix products, per image."""
     count = 0
-    for layer in network.layers:
+    for layer in network._flatten_layers():
         if hasattr(layer, "kernel"):
             positions = layer.output.shape[1:-1]
             count += int(np.prod(positions)) * int(np.prod(layer.kernel.shape))

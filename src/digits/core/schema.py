@@ -13,9 +13,7 @@ from digits.core.keras_schema import (
     AnyLoss,
     AnyOptimizer,
     Count,
-    Flatten,
     Fraction,
-    GlobalAveragePooling2D,
     Layer,
     NonNegative,
     Number,
@@ -24,7 +22,9 @@ from digits.core.keras_schema import (
     expect,
     expected,
     is_int,
+    is_number,
     one_of,
+    stack_shape,
 )
 
 # The files of MNIST in their original format, in the order of the fields of `Dataset`.
@@ -35,6 +35,9 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 
+Share = Annotated[float, expect("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)]
+# `auto` is bfloat16 where the processor multiplies it in hardware.
+Precision = Annotated[str, one_of("float32", "bfloat16", "auto")]
 Seed = Annotated[int, expect("an integer from 0 to 4294967295", lambda v: is_int(v, 0, 2**32 - 1))]
 
 
@@ -47,6 +50,9 @@ class Augmentation(Strict):
         shear: sideways, in pixels per pixel of height.
         shift: down and across, in pixels.
         elastic: displacement of the nodes of an elastic distortion, in pixels.
+        fade: the share of the epochs after which the limits shrink, steadily, to a fifth at the
+            end; 1 leaves them as they are.
+        clean_epochs: the last epochs, without any distortion.
     """
 
     rotation: NonNegative = 0.0
@@ -54,6 +60,8 @@ class Augmentation(Strict):
     shear: NonNegative = 0.0
     shift: NonNegative = 0.0
     elastic: NonNegative = 0.0
+    fade: Share = 1.0
+    clean_epochs: Count = 0
 
 
 class Transform(Strict):
@@ -95,6 +103,7 @@ class Model(Strict):
     callbacks: list[AnyCallback] = Field([])
     epochs: PositiveInt
     batch_size: PositiveInt
+    precision: Precision = "float32"
 
     @model_validator(mode="after")
     def _has_a_possible_schedule(self) -> "Model":
@@ -110,40 +119,15 @@ class Model(Strict):
     @field_validator("layers")
     @classmethod
     def _map_images_to_ten_probabilities(cls, layers: list[Layer]) -> list[Layer]:
-        side: list[int] | None = [IMAGE_SIDE, IMAGE_SIDE]  # of the feature maps; None once flat
-        for index, layer in enumerate(layers):
-            side = _output_side(layer, side, f"layers[{index}] {layer.name}")
+        shape = stack_shape(layers, (IMAGE_SIDE, IMAGE_SIDE, 1))
         last = layers[-1] if layers else None
         softmax = {"units": CLASSES, "activation": "softmax"}
         if last is None or last.name != "Dense" or not softmax.items() <= last.arguments.items():
             value = {last.name: last.arguments} if last else []
             raise expected(f"last layer Dense: {{units: {CLASSES}, activation: softmax}}", value)
-        if side:
+        if len(shape) > 1:
             raise expected("Flatten or GlobalAveragePooling2D before the last layer", "none")
         return layers
-
-
-def _output_side(layer: Layer, side: list[int] | None, where: str) -> list[int] | None:
-    """Return height and width of a layer's output for those of its input; None if it is flat."""
-    size = getattr(layer, "kernel_size", getattr(layer, "pool_size", None))
-    pools_all = isinstance(layer, GlobalAveragePooling2D)
-    if (size or pools_all) and side is None:
-        raise expected(f"{where} to come before Flatten", layer.name)
-    if pools_all or isinstance(layer, Flatten):
-        return None
-    if size is None or side is None:
-        return side
-    window = _pair(size)
-    # A pool moves by its own size unless params.yaml says otherwise.
-    strides = _pair(layer.arguments.get("strides", getattr(layer, "pool_size", 1)))
-    lost = [0, 0] if getattr(layer, "padding", "valid") == "same" else [w - 1 for w in window]
-    if any(s <= x for s, x in zip(side, lost, strict=True)):
-        raise expected(f"{where}'s window to fit its {side[0]}×{side[1]} input", window)
-    return [-(-(s - x) // t) for s, x, t in zip(side, lost, strides, strict=True)]
-
-
-def _pair(size: int | list[int]) -> list[int]:
-    return [size, size] if isinstance(size, int) else size
 
 
 class Data(Strict):

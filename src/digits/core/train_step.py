@@ -4,8 +4,7 @@ It computes what Keras's own `fit` computes: the same network, loss, optimizer a
 rounding. Only the arrangement differs; benchmarks/NOTES.md lists what each part of it gains.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ from digits.core.dataset import Images, Labels
 from digits.core.keras_backend import compiled, keras, tf
 from digits.core.schema import Augmentation
 
-Conv2D, Dropout, MaxPooling2D = keras.layers.Conv2D, keras.layers.Dropout, keras.layers.MaxPooling2D
+Conv2D, Dense, Dropout = keras.layers.Conv2D, keras.layers.Dense, keras.layers.Dropout
+MaxPooling2D = keras.layers.MaxPooling2D
 # XLA computes these 20 to 40 times slower on a CPU than oneDNN, which TensorFlow has for them.
 WINDOWED = (Conv2D, MaxPooling2D, keras.layers.AveragePooling2D)
 # A window's maximum may be taken before these activations as well as after.
@@ -24,6 +24,9 @@ MONOTONE = (keras.activations.relu, keras.activations.linear)
 BatchNormalization = keras.layers.BatchNormalization
 # The key of dropout ends with the number of layers left, which is never 0.
 AUGMENTATION_KEY = np.uint32(0)
+
+SMALL_MAP = 64  # values of a channel
+FADED = 0.2  # of the limits of augmentation are left at the end
 
 TrainSteps = Callable[[Any, Any, Any, int], Any]
 
@@ -34,6 +37,9 @@ def compile_train_steps(
     y: Labels,
     seed: int,
     augmentation: Augmentation | None = None,
+    precision: str = "float32",
+    epochs: int = 1,
+    steps_per_epoch: int = 1,
 ) -> TrainSteps:
     """Return a function that takes optimizer steps, one for each batch, in one call from Python.
 
@@ -43,6 +49,9 @@ def compile_train_steps(
         y: (n,) labels.
         seed: of dropout and of augmentation.
         augmentation: how the images of each batch are distorted.
+        precision: `float32`, or `bfloat16` for all activations and products before softmax.
+            Weights, their updates, moments of batches, probabilities and loss are float32 always.
+        epochs, steps_per_epoch: of the whole training, over which augmentation may fade.
 
     Returns:
         A function of (order, first, last, batch_size): the order of the images, (n,) int32; where
@@ -53,7 +62,6 @@ def compile_train_steps(
     images, labels = tf.constant(x), tf.constant(y)
     weights, optimizer = network.trainable_variables, network.optimizer
     optimizer.build(weights)
-    random_distortion = partial(distort, augmentation) if augmentation else None
 
     @compiled
     def update(gradients: Any) -> None:
@@ -61,7 +69,8 @@ def compile_train_steps(
 
     def step(pixels: Any, y: Any) -> Any:
         with tf.GradientTape() as tape:
-            probabilities = forward(network, pixels, optimizer.iterations.value, seed)
+            x = tf.cast(pixels, precision)
+            probabilities = forward(network, x, optimizer.iterations.value, seed)
             loss = network.loss(tf.one_hot(y, CLASSES), probabilities)
         update(tape.gradient(loss, weights))
         right = tf.cast(tf.argmax(probabilities, axis=1) == tf.cast(y, tf.int64), tf.float32)
@@ -71,16 +80,29 @@ def compile_train_steps(
         def body(start: Any, totals: Any) -> Any:
             batch = tf.slice(order, [start], [batch_size])
             pixels = tf.gather(images, batch)
-            if random_distortion:
-                key = (optimizer.iterations.value, np.uint32(seed), AUGMENTATION_KEY)
-                pixels = random_distortion(pixels, key)
+            if augmentation:
+                done = optimizer.iterations.value
+                key = (done, np.uint32(seed), AUGMENTATION_KEY)
+                strength = _strength(augmentation, done, epochs, steps_per_epoch)
+                pixels = distort(augmentation, pixels, key, strength)
             else:
                 pixels = tf.cast(pixels, tf.float32)[..., tf.newaxis] / 255
             return start + batch_size, totals + step(pixels, tf.gather(labels, batch))
 
         return tf.while_loop(lambda start, totals: start < last, body, (first, tf.zeros(2)))[1]
 
-    return compiled(run, by_xla=not any(isinstance(layer, WINDOWED) for layer in network.layers))
+    layers = network._flatten_layers()
+    return compiled(run, by_xla=not any(isinstance(layer, WINDOWED) for layer in layers))
+
+
+def _strength(limits: Augmentation, step: Any, epochs: int, steps_per_epoch: int) -> Any:
+    """Return the factor, 0 to 1, of the limits of augmentation in a step."""
+    if limits.fade == 1 and not limits.clean_epochs:
+        return np.float32(1)
+    share = tf.cast(step, tf.float32) / (epochs * steps_per_epoch)
+    faded = tf.clip_by_value((share - limits.fade) / max(1 - limits.fade, 1e-6), 0, 1)
+    clean = step >= (epochs - limits.clean_epochs) * steps_per_epoch
+    return tf.where(clean, 0.0, 1 - (1 - FADED) * faded)
 
 
 def forward(network: keras.Model, x: Any, step: Any, seed: int) -> Any:
@@ -91,13 +113,22 @@ def forward(network: keras.Model, x: Any, step: Any, seed: int) -> Any:
     leaves out at the lower and right edge is not computed.
 
     Args:
-        x: (n, 28, 28, 1) pixels from 0 to 1.
+        x: (n, 28, 28, 1) pixels from 0 to 1, in the precision of all that comes before softmax.
         step: the number of the step, from which dropout follows with the seed.
+
+    Returns:
+        (n, 10) float32 probabilities.
     """
-    layers = list(network.layers)
+    layers = network.layers
     x = x[:, : _used_side(layers, 0), : _used_side(layers, 1)]
+    return _forward(layers, x, (step, np.uint32(seed)))
+
+
+def _forward(stack: Sequence[Any], x: Any, key: tuple[Any, ...]) -> Any:
+    """Compute layers one after another; dropout follows from the key and from the layers left."""
+    layers = list(stack)
     while layers:
-        key = (step, np.uint32(seed), np.uint32(len(layers)))
+        layer_key = (*key, np.uint32(len(layers)))
         layer = layers.pop(0)
         following = layers[0] if layers else None
         if (
@@ -105,18 +136,89 @@ def forward(network: keras.Model, x: Any, step: Any, seed: int) -> Any:
             and layer.activation in MONOTONE
             and isinstance(following, MaxPooling2D)
         ):
-            x = layers.pop(0)(layer.convolution_op(x, layer.kernel))
+            x = layers.pop(0).call(_convolve(layer, x))
             bias = layer.bias.value if layer.use_bias else np.float32(0)
-            rate = layers.pop(0).rate if layers and isinstance(layers[0], Dropout) else 0.0
+            rate = layers.pop(0).rate if layers and type(layers[0]) is Dropout else 0.0
             if layer.use_bias or rate or layer.activation is not keras.activations.linear:
-                x = _pointwise(x, bias, layer.activation, rate, key)
+                x = _pointwise(x, bias, layer.activation, rate, layer_key)
         elif isinstance(layer, BatchNormalization):
             x = _batch_normalize(x, layer)
-        elif isinstance(layer, Dropout):
-            x = _pointwise(x, np.float32(0), keras.activations.linear, layer.rate, key)
+        elif type(layer) is Dropout:
+            x = _pointwise(x, np.float32(0), keras.activations.linear, layer.rate, layer_key)
+        elif isinstance(layer, (Conv2D, Dense)):
+            x = _product(layer, x)
+        elif type(layer) is keras.layers.ReLU and x.dtype != tf.float32:
+            x = _relu(x)
+        elif isinstance(layer, keras.Model):
+            x = _merge(layer, x, layer_key)
         else:
-            x = layer(x, training=True)
+            x = layer.call(x)  # The layer itself would cast its input to float32.
     return x
+
+
+def _merge(model: keras.Model, x: Any, key: tuple[Any, ...]) -> Any:
+    """Compute branches of one input, and merge them; see models.py:_branches."""
+    merge = model.layers[-1]
+    sources = [tensor._keras_history.operation for tensor in merge.input]
+    outputs = [
+        _forward(source.layers, x, (*key, np.uint32(index)))
+        if isinstance(source, keras.Sequential)
+        else x
+        for index, source in enumerate(sources)
+    ]
+    return merge.call(outputs)
+
+
+def _product(layer: Any, x: Any) -> Any:
+    """Compute a convolution or a dense layer in the precision of its input; softmax in float32."""
+    if x.dtype == tf.float32 or layer.activation is keras.activations.softmax:
+        return layer(x, training=True)  # Keras casts the input to float32.
+    x = _convolve(layer, x) if isinstance(layer, Conv2D) else tf.matmul(x, _kernel(layer, x))
+    return layer.activation(x + tf.cast(layer.bias.value, x.dtype) if layer.use_bias else x)
+
+
+def _convolve(layer: Any, x: Any) -> Any:
+    """Convolve without bias or activation, in the precision of the input.
+
+    In bfloat16 and on small maps, the gradient of the kernel is computed as a convolution of the
+    images' channels with the gradient's, over the batch. oneDNN takes 0.4 to 0.8 of the time of
+    its own operation for this gradient.
+    """
+    kernel = _kernel(layer, x)
+    _, height, width, _ = layer.compute_output_shape(x.shape)
+    if x.dtype == tf.float32 or layer.strides != (1, 1) or height * width > SMALL_MAP:
+        return layer.convolution_op(x, kernel)
+    padding = layer.padding.upper()
+    lost = [(size - 1) if padding == "SAME" else 0 for size in layer.kernel_size]
+    border = [(0, 0), *((side // 2, side - side // 2) for side in lost), (0, 0)]
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def convolution(x: Any, kernel: Any) -> Any:
+        def gradient(upstream: Any) -> Any:
+            of_input = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(x),
+                filter=kernel,
+                out_backprop=upstream,
+                strides=[1, 1, 1, 1],
+                padding=padding,
+            )
+            images = tf.transpose(tf.pad(x, border), (3, 1, 2, 0))
+            of_kernel = tf.nn.conv2d(images, tf.transpose(upstream, (1, 2, 0, 3)), 1, "VALID")
+            return of_input, tf.transpose(of_kernel, (1, 2, 0, 3))
+
+        return layer.convolution_op(x, kernel), gradient
+
+    return convolution(x, kernel)
+
+
+@compiled
+def _relu(x: Any) -> Any:
+    """Compute relu of bfloat16 by XLA; TensorFlow's own is as slow as a convolution."""
+    return tf.nn.relu(x)
+
+
+def _kernel(layer: Any, x: Any) -> Any:
+    return tf.cast(layer.kernel.value, x.dtype)
 
 
 def _used_side(layers: list[Any], axis: int) -> int:
@@ -152,8 +254,8 @@ def _batch_normalize(x: Any, layer: Any) -> Any:
 @compiled
 def _pointwise(x: Any, bias: Any, activation: Any, rate: float, key: Any) -> Any:
     """Add a bias, activate, and drop values at a rate."""
-    x = activation(x + bias)
+    x = activation(x + tf.cast(bias, x.dtype))
     if not rate:
         return x
     survives = random_bits(tf.size(x), key) >= np.uint32(rate * 2**32)
-    return tf.where(tf.reshape(survives, tf.shape(x)), x / (1 - rate), 0.0)
+    return tf.where(tf.reshape(survives, tf.shape(x)), x / (1 - rate), tf.zeros_like(x))

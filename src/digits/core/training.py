@@ -13,7 +13,7 @@ from digits import CLASSES, DigitsError
 from digits.core import models
 from digits.core.dataset import Dataset, Images, Labels, hold_out
 from digits.core.evaluation import predict_probabilities, predicted_labels
-from digits.core.keras_backend import keras, tf
+from digits.core.keras_backend import fastest_precision, keras, tf
 from digits.core.schema import Augmentation, Params
 from digits.core.train_step import compile_train_steps
 
@@ -69,11 +69,13 @@ class TrainingResult:
             exceed the cross-entropy in nats that `evaluation.score` returns.
         timing: training_seconds of the whole fit; seconds_per_epoch and images_per_second of the
             median epoch.
+        precision: float32, or bfloat16 for activations and products.
     """
 
     network: keras.Model
     history: History
     timing: Mapping[str, float]
+    precision: str
 
 
 def train_model(
@@ -99,6 +101,7 @@ def train_model(
     """
     model = params.model(version)
     train_indices, held_out = hold_out(dataset.y_train, params.data.validation, params.seed)
+    precision = fastest_precision() if model.precision == "auto" else model.precision
     network = models.build(model, seed, len(train_indices))
     x, y = dataset.x_train, dataset.y_train
     timer = EpochTimer()
@@ -116,6 +119,7 @@ def train_model(
         batch_size=model.batch_size,
         seed=seed,
         augmentation=model.augmentation,
+        precision=precision,
         validation=(x[held_out], y[held_out]) if len(held_out) else None,
         callbacks=[timer, *callbacks, stop, *listed],
     )
@@ -124,7 +128,7 @@ def train_model(
         "seconds_per_epoch": round(statistics.median(timer.seconds), 4),
         "images_per_second": round(len(train_indices) / statistics.median(timer.seconds), 1),
     }
-    return TrainingResult(network, history, timing)
+    return TrainingResult(network, history, timing, precision)
 
 
 def fit(
@@ -136,6 +140,7 @@ def fit(
     batch_size: int,
     seed: int,
     augmentation: Augmentation | None = None,
+    precision: str = "float32",
     validation: tuple[Images, Labels] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> History:
@@ -149,16 +154,20 @@ def fit(
         x: (n, 28, 28) uint8 images.
         y: (n,) labels.
         seed: of the order of the images, another one in every epoch, and of dropout.
+        augmentation, precision: as `compile_train_steps` takes them.
         validation: images and labels to score after every epoch.
     """
-    train_steps = compile_train_steps(network, x, y, seed, augmentation)
+    steps_per_epoch = -(-len(x) // batch_size)
+    train_steps = compile_train_steps(
+        network, x, y, seed, augmentation, precision, epochs, steps_per_epoch
+    )
     calls = _calls(len(x), batch_size)
     history = keras.callbacks.History()
     hooks = keras.callbacks.CallbackList(
         [*callbacks, history],
         model=network,
         epochs=epochs,
-        steps=-(-len(x) // batch_size),
+        steps=steps_per_epoch,
         images=len(x),
         verbose=0,
     )

@@ -47,8 +47,8 @@ def render(
         kind, context = "search", {"ranked": ranked, "block": _block(spec, ranked[0])}
     elif candidates := spec.study.candidates:
         rows = _compare_candidates(candidates, trials)
-        common = set.intersection(*(set(trial["missed"]) for trial in trials))
-        kind, context = "candidates", {"rows": rows, "common": len(common)}
+        common = [len(missed) for missed in _missed_by_all(trials)]
+        kind, context = "candidates", {"rows": rows, "common": common}
     else:
         context = _judge(summaries(trials, reference))
         context["ensemble"] = ensemble if is_of(ensemble, trials) else None
@@ -165,19 +165,45 @@ def _judge(versions: Sequence[VersionSummary]) -> dict[str, Any]:
 
 def _compare_candidates(candidates: Candidates, trials: Trials) -> list[dict[str, Any]]:
     """Return for each candidate its errors, and its first seed's paired with the reference's."""
-    ordered = sorted(trials, key=lambda trial: trial["seed"])
+    ordered = sorted(trials, key=lambda trial: (trial["seed"], trial["fold"]))
     grouped = {n: [t for t in ordered if t["version"] == n] for n in candidates.models}
-    reference = next(iter(grouped[candidates.reference]), None)
+    reference = grouped[candidates.reference]
     result = []
     for name, rows in grouped.items():
         if rows:
             errors = [[row["errors"][tta] for row in rows] for tta in (AS_IS, *candidates.tta)]
-            paired = None
-            if reference and name != candidates.reference:
-                paired = mcnemar(rows[0]["missed"], reference["missed"])
-            row = {"name": name, "first": rows[0], "errors": list(map(summarise, errors))}
-            result.append({**row, "paired": paired})
+            losses = [row["loss"] for row in rows if row["loss"] is not None]
+            result.append(
+                {
+                    "name": name,
+                    "first": rows[0],
+                    "folds": len({trial["fold"] for trial in rows}),
+                    "errors": list(map(summarise, errors)),
+                    "loss": summarise(losses) if losses else None,
+                    "paired": None if name == candidates.reference else _pair(rows, reference),
+                }
+            )
     return result
+
+
+def _pair(rows: Trials, reference: Trials) -> tuple[int, int, float] | None:
+    """Compare the first seeds of two candidates on the folds that both have, image by image."""
+    one, other = (
+        {t["fold"]: t["missed"] for t in several if t["seed"] == several[0]["seed"]}
+        for several in (rows, reference)
+    )
+    if not (shared := one.keys() & other.keys()):
+        return None
+    missed, other_missed = ([i for fold in shared for i in by[fold]] for by in (one, other))
+    return mcnemar(missed, other_missed)
+
+
+def _missed_by_all(trials: Trials) -> list[set[int]]:
+    """Return for each fold the images that all of its networks miss."""
+    return [
+        set.intersection(*(set(trial["missed"]) for trial in trials if trial["fold"] == fold))
+        for fold in sorted({trial["fold"] for trial in trials})
+    ]
 
 
 def rank(search: Search, trials: Trials) -> list[Row]:

@@ -21,6 +21,7 @@ EMPTY: Row = {
     "name": "",
     "version": "",  # of candidates: the candidate's name
     "seed": 0,
+    "fold": 0,  # of candidates: which held-out images score it
     "changes": {},  # of a search: what differs from params.yaml, by key
     "digest": "",  # of all that the result follows from
     "threads": 0,
@@ -28,6 +29,7 @@ EMPTY: Row = {
     "metrics": {},  # loss, accuracy and, with held-out images, val_loss, val_accuracy: by epoch
     "test": {},  # over seeds: loss, accuracy, errors and, where there is tta, errors_without_tta
     "errors": {},  # of candidates: how many held-out images are missed, as_is and by name of tta
+    "loss": None,  # of candidates: the mean cross-entropy of the held-out images, as_is, in nats
     "missed": [],  # of candidates: the indices, among all training images, of those missed as_is
     "tflop": None,  # of candidates: 10**12 operations of the whole training
     "epochs": 0,
@@ -113,7 +115,7 @@ class Results:
         self._rows = {row["name"]: row for row in read_trials(path) if self._is_current(row)}
 
     def _is_current(self, row: Row) -> bool:
-        trial = Trial(row["name"], row["version"], row["seed"], row["changes"])
+        trial = Trial(row["name"], row["version"], row["seed"], row["changes"], row["fold"])
         try:
             return bool(row["digest"] == self._spec.digest(trial, self._data_digest))
         except DigitsError:  # The version, or the parameter that was changed, is no longer there.

@@ -27,20 +27,26 @@ class Candidates(Strict):
     Attributes:
         validation: training images held out, the same for every candidate and seed.
         reference: the candidate with which the others are compared, image by image.
-        seeds: how many trials a candidate has, where it is not one.
+        folds: how many disjoint sets of that many images each candidate is trained and scored on,
+            always without the images that score it.
+        more_folds: the same for single candidates.
+        seeds: how many trials a candidate has on each fold, where it is not one.
         tta: test-time augmentations by name; the held-out images are scored with each of them too.
         models: the candidates, as under `models` in params.yaml.
     """
 
     validation: PositiveInt
     reference: str
+    folds: PositiveInt = 1
+    more_folds: dict[str, PositiveInt] = Field({})
     seeds: dict[str, PositiveInt] = Field({})
     tta: dict[str, TTA] = Field({})
     models: dict[str, Model]
 
     @model_validator(mode="after")
     def _names_are_candidates(self) -> Self:
-        for key, name in (("reference", self.reference), *(("seeds", n) for n in self.seeds)):
+        names = [(key, name) for key in ("seeds", "more_folds") for name in getattr(self, key)]
+        for key, name in (("reference", self.reference), *names):
             if name not in self.models:
                 raise expected(f"one of {', '.join(self.models)}", name, key)
         if AS_IS in self.tta:
@@ -129,12 +135,14 @@ class Trial:
         name: unique within its study.
         version: of params.yaml, or a candidate's name.
         changes: of the version's block in params.yaml, by keys as in `Search.space`.
+        fold: which of the disjoint sets of held-out images scores it.
     """
 
     name: str
     version: str
     seed: int
     changes: Mapping[str, Any] = field(default_factory=dict)
+    fold: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,12 +161,16 @@ class StudySpec:
 
     def trials(self) -> list[Trial]:
         """Return the trials in order; of a search there are none, for it makes them as it goes."""
-        study, counts = self.study, self.study.seeds or {}
-        if study.candidates:
-            counts = {name: study.candidates.seeds.get(name, 1) for name in study.candidates.models}
+        study, candidates = self.study, self.study.candidates
+        folds: Mapping[str, int] = {}
+        counts = study.seeds or {}
+        if candidates:
+            counts = {name: candidates.seeds.get(name, 1) for name in candidates.models}
+            folds = {name: candidates.more_folds.get(name, candidates.folds) for name in counts}
         return [
-            Trial(f"{version}-{seed}", version, seed)
+            Trial(f"{version}-{seed}" + (f"-fold{fold}" if fold else ""), version, seed, fold=fold)
             for version, count in counts.items()
+            for fold in range(folds.get(version, 1))
             for seed in range(study.first_seed, study.first_seed + count)
         ]
 
@@ -185,19 +197,22 @@ class StudySpec:
             model = study.candidates.models.get(trial.version)
             raw["models"] = {trial.version: model and _as_json(model)}
             raw |= {"versions": [trial.version], "tta": {}}
-        if comparison := study.candidates or study.search:
-            config.replace(raw, ["data", "validation"], comparison.validation)
+        # A candidate gets the images of its fold only, of which none validates.
+        if study.candidates or study.search:
+            validation = study.search.validation if study.search else 0
+            config.replace(raw, ["data", "validation"], validation)
         return config.check(raw, Params, f"study {self.name}")
 
     def digest(self, trial: Trial, data_digest: str) -> str:
         """Return a digest of all that a trial's result follows from: parameters, code and data."""
         params, candidates = self.params(trial), self.study.candidates
+        validation = candidates.validation if candidates else params.data.validation
         tta = candidates.tta if candidates else {"": params.tta.get(trial.version, [])}
         inputs = {
             "trial": asdict(trial),
             "model": _as_json(params.model(trial.version)),
             "tta": {name: [t.model_dump() for t in transforms] for name, transforms in tta.items()},
-            "validation": [params.data.validation, params.seed] if params.data.validation else None,
+            "validation": [validation, params.seed] if validation else None,
             "threads": self.study.threads,
             "data": data_digest,
             "code": code_digest(),

@@ -3,9 +3,12 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from digits.core.dataset import Dataset, hold_out
 from digits.core.files import sha256
@@ -98,14 +101,15 @@ def run_trial(
         run.tags({**context.tags, **hardware, nested_runs.TRIAL_TAG: trial.name})
         run.tags({"version": trial.version, "digest": digest, "node": node})
         callbacks = [console, keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)]
-        training = (trial.version, params, dataset, trial.seed, run, callbacks)
+        learnt, held_out = _parts(spec, trial, params, dataset)
+        training = (trial.version, params, learnt, trial.seed, run, callbacks)
         try:
             result = train_tracked(*training, log_model=spec.study.models)
         except TrialPrunedError:
             run.tags({"ended": "pruned, because others did better"})
             return None
         row = _row(spec, trial, digest, result.history)
-        row |= _evaluate(spec, params, trial.version, dataset, result.network, row["epochs"])
+        row |= _evaluate(spec, params, trial.version, dataset, held_out, result.network)
         row["seconds"] = result.timing["training_seconds"]
         row["machine"] = {name: hardware[name] for name in MACHINE}
         run.metrics({f"test_{name}": value for name, value in row["test"].items()})
@@ -127,8 +131,26 @@ def _row(spec: StudySpec, trial: Trial, digest: str, history: Mapping[str, Seque
     return EMPTY | asdict(trial) | {"digest": digest, **training}
 
 
+def _parts(
+    spec: StudySpec, trial: Trial, params: Params, dataset: Dataset
+) -> tuple[Dataset, NDArray[np.intp]]:
+    """Return the images that a trial learns from, and the indices of those that it may not see."""
+    size = spec.study.candidates.validation if spec.study.candidates else 0
+    train, held_out = hold_out(dataset.y_train, size, params.seed, trial.fold)
+    if not size:
+        return dataset, held_out
+    return replace(
+        dataset, x_train=dataset.x_train[train], y_train=dataset.y_train[train]
+    ), held_out
+
+
 def _evaluate(
-    spec: StudySpec, params: Params, version: str, dataset: Dataset, network: Any, epochs: int
+    spec: StudySpec,
+    params: Params,
+    version: str,
+    dataset: Dataset,
+    held_out: NDArray[np.intp],
+    network: Any,
 ) -> Row:
     """Score a network: over seeds on the test images, of candidates on the held-out ones."""
     from digits.core import models
@@ -142,14 +164,15 @@ def _evaluate(
             row["errors_without_tta"] = evaluate_model([network], *test).scores["errors"]
         return {"test": row}
     if candidates := spec.study.candidates:
-        train_indices, held_out = hold_out(dataset.y_train, candidates.validation, params.seed)
         x, y = dataset.x_train[held_out], dataset.y_train[held_out]
         as_is = evaluate_model([network], x, y)
         by_tta = {name: evaluate_model([network], x, y, t) for name, t in candidates.tta.items()}
+        images = len(dataset.y_train) - len(held_out)
         # A step takes three times the multiply-adds of a forward pass, two operations each.
-        operations = 3 * 2 * models.multiply_adds(network) * len(train_indices) * epochs
+        operations = 3 * 2 * models.multiply_adds(network) * images * params.model(version).epochs
         return {
             "errors": {name: e.scores["errors"] for name, e in {AS_IS: as_is, **by_tta}.items()},
+            "loss": as_is.scores["loss"],
             "missed": held_out[misclassified(as_is.probabilities, y)].tolist(),
             "tflop": round(operations / 1e12, 1),
         }

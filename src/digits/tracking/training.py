@@ -5,6 +5,7 @@ from typing import Any
 
 from digits.core.dataset import Dataset
 from digits.core.keras_backend import keras
+from digits.core.keras_schema import KerasClass
 from digits.core.schema import Params
 from digits.core.training import EpochTimer, TrainingResult, train_model
 from digits.tracking import machine
@@ -50,6 +51,7 @@ def train_tracked(
         run.model(result.network, params.tta.get(version, ()))
     seconds = {name: result.timing[name] for name in ("training_seconds", "seconds_per_epoch")}
     run.metrics({"parameters": result.network.count_params(), **seconds})
+    run.parameters({"training.precision": result.precision})
     return result
 
 
@@ -60,13 +62,12 @@ def flatten(version: str, params: Params, seed: int) -> dict[str, object]:
     a parameter cannot be logged twice.
     """
     model, tta = params.model(version), params.tta.get(version, ())
-    layers = [f"{layer.name}({_in_words(layer.arguments)})" for layer in model.layers]
     flat: dict[str, object] = {
         "training.seed": seed,
         "training.epochs": model.epochs,
         "training.batch_size": model.batch_size,
         "data.validation": params.data.validation,
-        "architecture": " > ".join(layers).replace("()", ""),
+        "architecture": _architecture(model.layers),
         **{
             f"tta.{index}": _in_words(transform.model_dump()) for index, transform in enumerate(tta)
         },
@@ -83,9 +84,23 @@ def flatten(version: str, params: Params, seed: int) -> dict[str, object]:
     return flat
 
 
+def _architecture(layers: Sequence[KerasClass]) -> str:
+    """Return layers as `Conv2D(filters=32) > Add([ReLU] + [])`."""
+    return " > ".join(
+        f"{layer.name}({_in_words(layer.arguments)})".replace("()", "") for layer in layers
+    )
+
+
 def _prefixed(prefix: str, arguments: Mapping[str, object]) -> dict[str, object]:
-    return {f"{prefix}.{name}": value for name, value in arguments.items()}
+    return {f"{prefix}.{name}": _value(value) for name, value in arguments.items()}
 
 
 def _in_words(arguments: Mapping[str, object]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in arguments.items())
+    return ", ".join(f"{name}={_value(value)}" for name, value in arguments.items())
+
+
+def _value(value: object) -> object:
+    """Return an argument as it is, or branches of layers as text."""
+    if isinstance(value, list) and all(isinstance(branch, list) for branch in value):
+        return " + ".join(f"[{_architecture(branch)}]" for branch in value)
+    return value
