@@ -14,6 +14,7 @@ import paths
 import render
 from digits import DigitsError
 from digits.core import config, dataset, files
+from digits.core.schema import Params
 from digits.tracking.machine import code, libraries, machine
 
 POSITIVE = click.IntRange(min=1)
@@ -62,6 +63,10 @@ def main(images: int, epochs: int, repeats: int, out: Path) -> None:
         for version in raced:
             click.echo(f"{version}: ours, plain fit and fit as in 2018")
             measured["training"][version] = race.race(version, params, part, epochs)
+        measured["precision"] = {}
+        for version in _convolutional(params):
+            click.echo(f"{version}: bfloat16, float32 and plain fit")
+            measured["precision"][version] = race.precisions(version, params, part, epochs)
         click.echo("tracking")
         measured["tracking"] = overhead.tracking_cost(
             shortest, params, mnist, repeats, Path(folder)
@@ -73,6 +78,15 @@ def main(images: int, epochs: int, repeats: int, out: Path) -> None:
     click.echo(render.section("benchmark", measured))
     files.write_json(out, measured)
     click.echo(f"wrote {out}")
+
+
+def _convolutional(params: Params) -> list[str]:
+    """Return the versions for which a processor's bfloat16 may matter."""
+    return [
+        version
+        for version in params.versions
+        if any(layer.name == "Conv2D" for layer in params.model(version).layers)
+    ]
 
 
 def scaling(version: str) -> Any:

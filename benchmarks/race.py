@@ -143,6 +143,51 @@ def race(version: str, params: Params, dataset: Dataset, epochs: int) -> dict[st
     }
 
 
+def precisions(version: str, params: Params, dataset: Dataset, turns: int) -> dict[str, Any]:
+    """Compare our training in bfloat16 with that in float32 and with plain `fit`, in turn.
+
+    A turn trains a new network of ours for two epochs in each precision, of which the second is
+    taken, since the first one compiles; then plain `fit` trains for one, without augmentation.
+
+    Returns:
+        Seconds of the median epoch of each, and the ratios to ours in bfloat16.
+    """
+    parameters = params.model(version)
+    x, y = pixels(dataset.x_train), keras.utils.to_categorical(dataset.y_train, CLASSES)
+    plain = models.build(parameters, params.seed, len(x))
+    plain.compile(optimizer=plain.optimizer, loss=plain.loss, metrics=["accuracy"])
+    seconds: dict[str, list[float]] = {"float32": [], "bfloat16": [], "plain": []}
+    for _ in range(1 + turns):
+        for precision in ("float32", "bfloat16"):
+            timer = EpochTimer()
+            training.fit(
+                models.build(parameters, params.seed, len(x)),
+                dataset.x_train,
+                dataset.y_train,
+                epochs=2,
+                batch_size=parameters.batch_size,
+                seed=params.seed,
+                augmentation=parameters.augmentation,
+                precision=precision,
+                callbacks=[timer],
+            )
+            seconds[precision].append(timer.seconds[-1])
+        watch = Stopwatch()
+        plain.fit(x, y, batch_size=parameters.batch_size, callbacks=[watch], verbose=0)
+        seconds["plain"].append(watch.seconds)
+    measured = {name: values[1:] for name, values in seconds.items()}  # Plain `fit` has compiled.
+    return {
+        "seconds_per_epoch": {name: median(values) for name, values in measured.items()},
+        **{
+            f"{name}_to_bfloat16": summarise(
+                [one / other for one, other in zip(values, measured["bfloat16"], strict=True)]
+            )
+            for name, values in measured.items()
+            if name != "bfloat16"
+        },
+    }
+
+
 def _ratios(rival: Contender, ours: Contender) -> list[float]:
     return [r / o for r, o in zip(rival.seconds[1:], ours.seconds[1:], strict=True)]
 
