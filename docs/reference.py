@@ -19,7 +19,8 @@ from pydantic_core import PydanticCustomError, PydanticUndefined
 from digits import DigitsError
 from digits.cli import main
 from digits.core import config
-from digits.core.keras_schema import Callback, KerasClass, Layer, Loss, Optimizer
+from digits.core.keras_schema import Callback, KerasClass, Loss, Optimizer
+from digits.core.layer_schema import Layer
 from digits.core.schema import Params
 from digits.reports.tables import MISSING, columns, row
 

@@ -77,7 +77,11 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
             "kernel_size: 29",
             "models.v2.layers[0].Conv2D: expected a window that fits its 28×28 input, got [29, 29]",
         ),
-        ("      - Flatten\n", "", "expected Flatten or GlobalAveragePooling2D before the last"),
+        (
+            "      - Flatten\n",
+            "",
+            "expected Flatten, GlobalAveragePooling2D or GlobalMaxPooling2D before the",
+        ),
         ("validation: 0", "validation: -1", "data.validation: expected an integer of 0 or more"),
         ("seed: 2018", "seed: a", 'seed: expected an integer from 0 to 4294967295, got "a"'),
         ("seed: 2018", "seed: 4294967296", "seed: expected an integer from 0 to 4294967295"),
@@ -91,7 +95,7 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
         (
             "- Flatten\n",
             "- Flatten\n      - GlobalAveragePooling2D\n",
-            "layers[1].GlobalAveragePooling2D: expected a place before Flatten",
+            "layers[1].GlobalAveragePooling2D: expected a place where the image still has height",
         ),
         (
             "- Flatten\n",
@@ -112,6 +116,11 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
             "- Flatten\n",
             "- Add: {branches: [Flatten]}\n",
             "layers[0].Add.branches: expected two or more lists of layers, at most one of them",
+        ),
+        (
+            "shift: 2.5}\n    epochs: 20",
+            "shift: 2.5, clean_epochs: 20}\n    epochs: 20",
+            "models.v4.augmentation.clean_epochs: expected at most 19 epochs, got 20",
         ),
         ("batch_size: 128", "batch_size: 128\n    precision: half", "expected one of float32"),
         ("models:", "modles:", "modles: unknown; expected one of seed, versions, tta, registry,"),

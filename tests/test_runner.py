@@ -205,7 +205,7 @@ def test_candidates_are_compared_on_held_out_images(tiny: Dataset) -> None:
         "validation": 20,
         "reference": "little",
         "seeds": {"little": 2},
-        "more_folds": {"less": 2},
+        "folds_of": {"less": 2},
         "tta": {"turned": [{"rotation": -5}, {"rotation": 5}]},
         "models": {"little": TINY_MODELS["v2"], "less": TINY_MODELS["v1"] | {"epochs": 1}},
     }
@@ -225,6 +225,12 @@ def test_candidates_are_compared_on_held_out_images(tiny: Dataset) -> None:
     before = TABLE.read_bytes()
     assert "nothing to train" in run()
 
+    write(HERE, {"candidates": candidates | {"folds_of": {"less": 9}}})
+    assert (
+        "candidates.folds: expected at most 4 disjoint sets of 20 training images"
+        in study("run", *ONE).output
+    )
+
     candidates["models"]["more"] = TINY_MODELS["v1"]
     write(HERE, {"candidates": candidates})
     assert "4 of 5 trials are there" in run()
@@ -237,7 +243,7 @@ def test_candidates_are_compared_on_held_out_images(tiny: Dataset) -> None:
     assert f"| +{len(less - little)} −{len(little - less)}, p " in line
     everywhere = set.intersection(little, less, missed["little-2"], missed["more-1"])
     alone = missed["less-1-fold1"]
-    assert f"{len(everywhere)} and {len(alone)} are missed by every network" in report
+    assert f"{len(everywhere)} and {len(alone)} are missed by every network that was" in report
 
 
 def test_without_ray_one_trial_is_trained_after_the_other(

@@ -70,7 +70,7 @@ def test_each_candidate_is_trained_as_a_version_on_the_images_that_are_not_held_
 
 
 def test_candidates_may_have_several_folds(params: Path) -> None:
-    folds = {"folds": 2, "more_folds": {"less": 3}, "seeds": {}}
+    folds = {"folds": 2, "folds_of": {"less": 3}, "seeds": {}}
     study = load(params, {"candidates": CANDIDATES | folds})
     assert [(trial.name, trial.fold) for trial in study.trials()] == [
         ("little-1", 0),
@@ -108,6 +108,13 @@ def test_a_search_holds_out_images_and_changes_one_version(params: Path) -> None
         (
             {"candidates": CANDIDATES | {"reference": "litle"}},
             'candidates.reference: expected one of little, less, got "litle"',
+        ),
+        (
+            {
+                "candidates": CANDIDATES
+                | {"models": {"little": TINY_MODELS["v1"] | {"precision": "auto"}}, "seeds": {}}
+            },
+            "candidates.models.little.precision: expected float32 or bfloat16, the same on each",
         ),
         (
             {"candidates": CANDIDATES | {"seeds": {"litle": 2}}},

@@ -58,6 +58,8 @@ STEMS: dict[str, list[Any]] = {
         conv([2, 4], padding="same"),
         conv([3, 2], activation="relu"),
     ],
+    # In bfloat16, oneDNN computes such kernels wrong.
+    "few channels": [conv(5), {"Conv2D": {"filters": 8, "kernel_size": 3}}, conv([2, 8])],
     "two heads": [
         conv(3, activation="relu"),
         {"Concatenate": {"branches": [["GlobalMaxPooling2D"], ["GlobalAveragePooling2D"]]}},
@@ -182,10 +184,15 @@ def test_dropout_differs_by_step_layer_and_seed(tiny: Dataset) -> None:
     assert 0.7 < np.mean(zeros(two, 1, 1)) < 0.8  # the same mask twice would drop a half
 
 
-@pytest.mark.parametrize("name", ["v2", "v4", "normalised", "residual", "small maps", "two heads"])
-def test_bfloat16_is_near_float32_and_the_weights_stay_float32(name: str, tiny: Dataset) -> None:
+@pytest.mark.parametrize("images", [8, 12, 80])
+@pytest.mark.parametrize(
+    "name", ["v2", "v4", "normalised", "residual", "small maps", "few channels", "two heads"]
+)
+def test_bfloat16_is_near_float32_and_the_weights_stay_float32(
+    name: str, images: int, tiny: Dataset
+) -> None:
     model = models.build(NETWORKS[name], seed=1, images_per_epoch=80)
-    x, y = tf.constant(pixels(tiny.x_train)), tiny.y_train
+    x, y = tf.constant(pixels(tiny.x_train[:images])), tiny.y_train[:images]
 
     def compute(precision: str) -> list[Any]:
         images = tf.cast(x, precision)
@@ -199,7 +206,7 @@ def test_bfloat16_is_near_float32_and_the_weights_stay_float32(name: str, tiny: 
         assert one.dtype == "float32"
         # bfloat16 has 8 bits; the errors of a gradient's many terms are independent.
         difference = np.linalg.norm(one - other) / np.linalg.norm(other)
-        assert difference < 0.2
+        assert difference < 0.35
 
 
 def test_dropout_in_branches_differs(tiny: Dataset) -> None:

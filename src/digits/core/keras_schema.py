@@ -1,15 +1,13 @@
-"""The layers, optimizers, losses and callbacks that params.yaml may name, with their arguments.
+"""The optimizers, losses and callbacks that params.yaml may name, and the types of its values.
 
 Each class has the name and the arguments of the one in Keras, so that a mistake is reported before
 TensorFlow is imported. Only the arguments that params.yaml sets are passed on: Keras's own defaults
 hold for the others, and those declared here tell no more than that an argument may be left out.
 
-To allow another class of Keras, declare it here; a layer with the shape of its output. In training
-a layer is called as Keras calls it, unless train_step.py:forward computes it in another way.
+To allow another class of Keras, declare it here; a layer, in layer_schema.py.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, Union
 
 from pydantic import (
@@ -118,137 +116,6 @@ class KerasClass(Strict):
         return {name: getattr(self, name) for name in names if name in self.model_fields_set}
 
 
-Shape = tuple[int, ...]  # of one image: (height, width, channels), or (units,) once it is flat
-
-
-class Layer(KerasClass):
-    """A layer of `keras.layers`."""
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the output for that of the input.
-
-        Raises:
-            PydanticCustomError: the layer does not fit this input.
-        """
-        return shape
-
-
-class Conv2D(Layer):
-    filters: PositiveInt
-    kernel_size: Size
-    strides: Size = 1
-    padding: Padding = "valid"
-    activation: Activation = "linear"
-    use_bias: Flag = True
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return height, width and filters."""
-        return (*_windows(self, self.kernel_size, self.strides, shape), self.filters)
-
-
-class Dense(Layer):
-    units: PositiveInt
-    activation: Activation = "linear"
-    use_bias: Flag = True
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Replace the last dimension, the only one that Keras multiplies."""
-        return (*shape[:-1], self.units)
-
-
-class MaxPooling2D(Layer):
-    pool_size: Size = 2
-    strides: Size = 2
-    padding: Padding = "valid"
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return height, width and channels."""
-        # A pool moves by its own size unless params.yaml says otherwise.
-        strides = self.arguments.get("strides", self.pool_size)
-        return (*_windows(self, self.pool_size, strides, shape), shape[-1])
-
-
-class AveragePooling2D(MaxPooling2D):
-    pool_size: Size
-
-
-class GlobalAveragePooling2D(Layer):
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return one value for each channel."""
-        _check_is_map(self, shape)
-        return shape[-1:]
-
-
-class GlobalMaxPooling2D(GlobalAveragePooling2D):
-    pass
-
-
-class Flatten(Layer):
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the number of values."""
-        return (math.prod(shape),)
-
-
-class Dropout(Layer):
-    rate: Fraction
-
-
-class BatchNormalization(Layer):
-    momentum: Fraction = 0.99
-    epsilon: PositiveNumber = 0.001
-    center: Flag = True
-    scale: Flag = True
-
-
-class ReLU(Layer):
-    pass
-
-
-class Add(Layer):
-    """The sum of several branches of the same input.
-
-    Attributes:
-        branches: lists of layers; an empty one is the input itself, which makes the others a
-            residual.
-    """
-
-    branches: Annotated[
-        list[list["AnyLayer"]],
-        expect(
-            "two or more lists of layers, at most one of them empty",
-            lambda v: (
-                isinstance(v, list)
-                and len(v) > 1
-                and all(isinstance(branch, list) for branch in v)
-                and v.count([]) < 2
-            ),
-        ),
-    ]
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape that all branches have."""
-        return self._merged(
-            [
-                stack_shape(branch, shape, f"branches[{index}]")
-                for index, branch in enumerate(self.branches)
-            ]
-        )
-
-    def _merged(self, shapes: list[Shape]) -> Shape:
-        if len(set(shapes)) > 1:
-            raise expected("branches of the same output shape", shapes)
-        return shapes[0]
-
-
-class Concatenate(Add):
-    """The channels, or units, of several branches of the same input."""
-
-    def _merged(self, shapes: list[Shape]) -> Shape:
-        if len({shape[:-1] for shape in shapes}) > 1:
-            raise expected("branches of the same height and width", shapes)
-        return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
-
-
 class Optimizer(KerasClass):
     """An optimizer of `keras.optimizers`."""
 
@@ -338,49 +205,13 @@ class TensorBoard(Callback):
     histogram_freq: Count = 0
 
 
-def stack_shape(layers: Sequence[Layer], shape: Shape, key: str = "") -> Shape:
-    """Return the shape of the output of layers one after another.
-
-    Args:
-        key: of the list of layers, for the error.
-
-    Raises:
-        PydanticCustomError: a layer does not fit its input; names it.
-    """
-    for index, layer in enumerate(layers):
-        try:
-            shape = layer.output_shape(shape)
-        except PydanticCustomError as error:
-            what, value, inner = (error.context or {}).values()
-            where = f"{key}[{index}].{layer.name}.{inner}".rstrip(".")
-            raise expected(what, value, where) from None
-    return shape
+def subclasses(base: type[KerasClass]) -> list[type[KerasClass]]:
+    """Return the classes of Keras that derive from a base; a name with `_` is none of Keras."""
+    kinds = [kind for child in base.__subclasses__() for kind in (child, *subclasses(child))]
+    return [kind for kind in kinds if not kind.__name__.startswith("_")]
 
 
-def _check_is_map(layer: Layer, shape: Shape) -> None:
-    if len(shape) != 3:
-        raise expected("a place before Flatten", layer.name)
-
-
-def _windows(layer: Any, window: int | list[int], strides: int | list[int], shape: Shape) -> Shape:
-    """Return how many positions a window has along height and width."""
-    _check_is_map(layer, shape)
-    sides, window = shape[:2], _pair(window)
-    lost = (0, 0) if layer.padding == "same" else tuple(side - 1 for side in window)
-    if any(side <= least for side, least in zip(sides, lost, strict=True)):
-        raise expected(f"a window that fits its {sides[0]}×{sides[1]} input", window)
-    return tuple(-(-(s - x) // t) for s, x, t in zip(sides, lost, _pair(strides), strict=True))
-
-
-def _pair(size: int | list[int]) -> list[int]:
-    return [size, size] if isinstance(size, int) else size
-
-
-def _subclasses(base: type[KerasClass]) -> list[type[KerasClass]]:
-    return [kind for child in base.__subclasses__() for kind in (child, *_subclasses(child))]
-
-
-def _any_of(base: type[KerasClass]) -> Any:
+def any_of(base: type[KerasClass]) -> Any:
     """Return the union of the subclasses of a base, told apart by the name that is written."""
 
     def class_name(value: Any) -> str | None:
@@ -390,7 +221,7 @@ def _any_of(base: type[KerasClass]) -> Any:
             (value,) = value
         return value if isinstance(value, str) else None
 
-    kinds = _subclasses(base)
+    kinds = subclasses(base)
     example = f"one {base.__name__.lower()}, such as {kinds[0].__name__}: {{...}}"
     return Annotated[
         Union[tuple(Annotated[kind, Tag(kind.__name__)] for kind in kinds)],  # noqa: UP007
@@ -401,11 +232,8 @@ def _any_of(base: type[KerasClass]) -> Any:
 
 # The types of fields. mypy takes the base, pydantic the union of its subclasses.
 if TYPE_CHECKING:
-    AnyLayer: TypeAlias = Layer
     AnyOptimizer: TypeAlias = Optimizer
     AnyLoss: TypeAlias = Loss
     AnyCallback: TypeAlias = Callback
 else:
-    AnyLayer, AnyOptimizer, AnyLoss, AnyCallback = map(_any_of, (Layer, Optimizer, Loss, Callback))
-    Add.model_rebuild()  # Their branches hold layers of any kind.
-    Concatenate.model_rebuild()
+    AnyOptimizer, AnyLoss, AnyCallback = map(any_of, (Optimizer, Loss, Callback))

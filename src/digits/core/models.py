@@ -11,7 +11,7 @@ import numpy as np
 from digits import CLASSES, IMAGE_SIDE, DigitsError
 from digits.core import files
 from digits.core.keras_backend import keras
-from digits.core.keras_schema import Add, Layer, Shape
+from digits.core.layer_schema import Add, Concatenate, Layer, Shape
 from digits.core.schema import Model
 
 INPUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 1)
@@ -42,19 +42,19 @@ def build(model: Model, seed: int, images_per_epoch: int = 0) -> keras.Sequentia
     return network
 
 
-def _stack(layers: Sequence[Layer], shape: Shape, name: str, image: str) -> keras.Sequential:
+def _stack(layers: Sequence[Layer], shape: Shape, name: str, input_name: str) -> keras.Sequential:
     """Return layers one after another, all with names of ours.
 
     Keras's own names count up within a process and would change the bytes of the saved file.
 
     Args:
         shape: of the input.
-        name, image: of the whole, and of its input.
+        name, input_name: of the whole, and of its input.
     """
-    stack = keras.Sequential([keras.Input(shape, name=image)], name=name)
+    stack = keras.Sequential([keras.Input(shape, name=input_name)], name=name)
     for index, layer in enumerate(layers):
         label = f"{index}_{layer.name}"
-        if isinstance(layer, Add):
+        if isinstance(layer, Add | Concatenate):
             stack.add(_branches(layer, shape, label))
         else:
             stack.add(getattr(keras.layers, layer.name)(name=label, **layer.arguments))
@@ -62,17 +62,15 @@ def _stack(layers: Sequence[Layer], shape: Shape, name: str, image: str) -> kera
     return stack
 
 
-def _branches(layer: Add, shape: Shape, name: str) -> keras.Model:
+def _branches(layer: Add | Concatenate, shape: Shape, name: str) -> keras.Model:
     """Return several stacks of layers on one input, and the layer that merges their outputs."""
-    image = keras.Input(shape, name=f"{name}_input")
-    outputs = [
-        _stack(branch, shape, f"{name}_{index}", f"{name}_{index}_input")(image)
-        if branch
-        else image
-        for index, branch in enumerate(layer.branches)
-    ]
+    inputs = keras.Input(shape, name=f"{name}_input")
+    outputs = []
+    for index, branch in enumerate(layer.branches):
+        label = f"{name}_{index}"
+        outputs.append(_stack(branch, shape, label, f"{label}_input")(inputs) if branch else inputs)
     merged = getattr(keras.layers, layer.name)(name=f"{name}_merge")(outputs)
-    return keras.Model(image, merged, name=name)
+    return keras.Model(inputs, merged, name=name)
 
 
 def _learning_rate(model: Model, images_per_epoch: int) -> Any:
@@ -88,10 +86,13 @@ def _learning_rate(model: Model, images_per_epoch: int) -> Any:
 
 
 def describe(network: keras.Model) -> list[dict[str, Any]]:
-    """Return each layer's type, output shape (without the batch) and number of parameters."""
+    """Return each layer's type, output shape (without the batch) and number of parameters.
+
+    Branches are one layer, of the type that merges them.
+    """
     return [
         {
-            "type": layer.name.partition("_")[2] or type(layer).__name__,
+            "type": type(layer.layers[-1] if isinstance(layer, keras.Model) else layer).__name__,
             "output_shape": list(layer.output.shape[1:]),
             "parameters": layer.count_params(),
         }

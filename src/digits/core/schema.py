@@ -9,12 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from digits import CLASSES, IMAGE_SIDE, DigitsError
 from digits.core.keras_schema import (
     AnyCallback,
-    AnyLayer,
     AnyLoss,
     AnyOptimizer,
     Count,
     Fraction,
-    Layer,
     NonNegative,
     Number,
     PositiveInt,
@@ -24,8 +22,8 @@ from digits.core.keras_schema import (
     is_int,
     is_number,
     one_of,
-    stack_shape,
 )
+from digits.core.layer_schema import AnyLayer, Layer, stack_shape
 
 # The files of MNIST in their original format, in the order of the fields of `Dataset`.
 IDX_FILES = (
@@ -50,8 +48,8 @@ class Augmentation(Strict):
         shear: sideways, in pixels per pixel of height.
         shift: down and across, in pixels.
         elastic: displacement of the nodes of an elastic distortion, in pixels.
-        fade: the share of the epochs after which the limits shrink, steadily, to a fifth at the
-            end; 1 leaves them as they are.
+        fade: the share of the epochs after which the limits shrink, steadily, towards a fifth at
+            the end; 1 leaves them as they are.
         clean_epochs: the last epochs, without any distortion.
     """
 
@@ -106,6 +104,14 @@ class Model(Strict):
     precision: Precision = "float32"
 
     @model_validator(mode="after")
+    def _has_distorted_epochs(self) -> "Model":
+        clean = self.augmentation.clean_epochs if self.augmentation else 0
+        if clean >= self.epochs:
+            key = "augmentation.clean_epochs"
+            raise expected(f"at most {self.epochs - 1} epochs", clean, key)
+        return self
+
+    @model_validator(mode="after")
     def _has_a_possible_schedule(self) -> "Model":
         most = self.epochs - 1
         if self.schedule and self.schedule.warmup > most:
@@ -126,7 +132,10 @@ class Model(Strict):
             value = {last.name: last.arguments} if last else []
             raise expected(f"last layer Dense: {{units: {CLASSES}, activation: softmax}}", value)
         if len(shape) > 1:
-            raise expected("Flatten or GlobalAveragePooling2D before the last layer", "none")
+            raise expected(
+                "Flatten, GlobalAveragePooling2D or GlobalMaxPooling2D before the last layer",
+                "none",
+            )
         return layers
 
 

@@ -1,7 +1,8 @@
 """The arithmetic of training as a TensorFlow graph, arranged for a CPU.
 
-It computes what Keras's own `fit` computes: the same network, loss, optimizer and batches, to
-rounding. Only the arrangement differs; benchmarks/NOTES.md lists what each part of it gains.
+In float32 it computes what Keras's own `fit` computes: the same network, loss, optimizer and
+batches, to rounding. Only the arrangement differs; benchmarks/NOTES.md lists what each part of it
+gains.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +20,10 @@ Conv2D, Dense, Dropout = keras.layers.Conv2D, keras.layers.Dense, keras.layers.D
 MaxPooling2D = keras.layers.MaxPooling2D
 # XLA computes these 20 to 40 times slower on a CPU than oneDNN, which TensorFlow has for them.
 WINDOWED = (Conv2D, MaxPooling2D, keras.layers.AveragePooling2D)
+UNCAST = (
+    *(keras.layers.Flatten, MaxPooling2D, keras.layers.AveragePooling2D),
+    *(keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D),
+)
 # A window's maximum may be taken before these activations as well as after.
 MONOTONE = (keras.activations.relu, keras.activations.linear)
 BatchNormalization = keras.layers.BatchNormalization
@@ -26,6 +31,8 @@ BatchNormalization = keras.layers.BatchNormalization
 AUGMENTATION_KEY = np.uint32(0)
 
 SMALL_MAP = 64  # values of a channel
+# With fewer channels, oneDNN's AMX convolutions in TensorFlow 2.21 are wrong for some kernels.
+FEWEST_CHANNELS = 16
 FADED = 0.2  # of the limits of augmentation are left at the end
 
 TrainSteps = Callable[[Any, Any, Any, int], Any]
@@ -151,8 +158,10 @@ def _forward(stack: Sequence[Any], x: Any, key: tuple[Any, ...]) -> Any:
             x = _relu(x)
         elif isinstance(layer, keras.Model):
             x = _merge(layer, x, layer_key)
-        else:
+        elif isinstance(layer, UNCAST):
             x = layer.call(x)  # The layer itself would cast its input to float32.
+        else:
+            x = tf.cast(layer(x, training=True), x.dtype)
     return x
 
 
@@ -184,9 +193,17 @@ def _convolve(layer: Any, x: Any) -> Any:
     images' channels with the gradient's, over the batch. oneDNN takes 0.4 to 0.8 of the time of
     its own operation for this gradient.
     """
+    channels = layer.kernel.shape[2:]
+    if x.dtype != tf.float32 and channels[0] != 1 and min(channels) < FEWEST_CHANNELS:
+        return tf.cast(layer.convolution_op(tf.cast(x, tf.float32), layer.kernel.value), x.dtype)
     kernel = _kernel(layer, x)
-    _, height, width, _ = layer.compute_output_shape(x.shape)
-    if x.dtype == tf.float32 or layer.strides != (1, 1) or height * width > SMALL_MAP:
+    batch_size, height, width, _ = layer.compute_output_shape(x.shape)
+    if (
+        x.dtype == tf.float32
+        or layer.strides != (1, 1)
+        or height * width > SMALL_MAP
+        or batch_size < FEWEST_CHANNELS  # The images become channels.
+    ):
         return layer.convolution_op(x, kernel)
     padding = layer.padding.upper()
     lost = [(size - 1) if padding == "SAME" else 0 for size in layer.kernel_size]

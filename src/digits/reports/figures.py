@@ -21,8 +21,11 @@ COLORS = {
     "Conv2D": "#9ecae1",
     "Dense": "#a1d99b",
     "MaxPooling2D": "#fdd0a2",
-    "AveragePooling2D": "#fdd0a2",
     "GlobalAveragePooling2D": "#fdd0a2",
+    "GlobalMaxPooling2D": "#fdd0a2",
+    "Add": "#c6b6dd",
+    "Concatenate": "#c6b6dd",
+    "AveragePooling2D": "#fdd0a2",
     "Dropout": "#e3e3e3",
 }
 WIDTH = 8.0  # inches: the 880 pixels at which GitHub shows a picture, so that no text shrinks
@@ -147,6 +150,9 @@ def _layer_rows(described: Sequence[Mapping[str, Any]], model: Model | None) -> 
             rows[-1][-1] += layer["parameters"]
             continue
         name += f" {arguments['rate']}" if "rate" in arguments else ""
+        if branches := arguments.get("branches"):
+            firsts = [branch[0].name if branch else "the input" for branch in branches]
+            name += f" of {' and '.join(firsts)}"
         if activation := arguments.get("activation"):
             name += f" + {activation.replace('relu', 'ReLU')}"
         size = arguments.get("kernel_size", arguments.get("pool_size", ""))

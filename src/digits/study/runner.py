@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from digits import DigitsError
-from digits.core.dataset import Dataset
+from digits.core.dataset import Dataset, hold_out
 from digits.study import results
 from digits.study.ensemble import network_path
 from digits.study.results import Results, Row
@@ -51,9 +51,10 @@ def run_study(
         log: prints a line about the progress.
 
     Raises:
-        DigitsError: another process is at work on this study, or trials failed; the rows of the
-            others are in the table.
+        DigitsError: there are fewer images than the study holds out, another process is at work on
+            it, or trials failed; the rows of the others are in the table.
     """
+    _check_folds(spec, dataset)
     with _lock(context.state):
         table = Results(out / results.TABLE, spec, dataset.digest())
         # An ensemble needs the networks of its trials, which git does not track.
@@ -98,6 +99,17 @@ def run_study(
                     f"others are kept: {reasons}"
                 )
     return table.rows()
+
+
+def _check_folds(spec: StudySpec, dataset: Dataset) -> None:
+    """Raise DigitsError if a candidate's folds are not in the data; before any of them trains."""
+    if candidates := spec.study.candidates:
+        last = max(trial.fold for trial in spec.trials())
+        try:
+            hold_out(dataset.y_train, candidates.validation, spec.raw["seed"], last)
+        except DigitsError as error:
+            reason = str(error).removeprefix("params.yaml: data.")
+            raise DigitsError(f"study {spec.name}: candidates.{reason}") from None
 
 
 def _ray_backend(

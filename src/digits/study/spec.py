@@ -29,7 +29,7 @@ class Candidates(Strict):
         reference: the candidate with which the others are compared, image by image.
         folds: how many disjoint sets of that many images each candidate is trained and scored on,
             always without the images that score it.
-        more_folds: the same for single candidates.
+        folds_of: the same for candidates that have another number.
         seeds: how many trials a candidate has on each fold, where it is not one.
         tta: test-time augmentations by name; the held-out images are scored with each of them too.
         models: the candidates, as under `models` in params.yaml.
@@ -38,17 +38,21 @@ class Candidates(Strict):
     validation: PositiveInt
     reference: str
     folds: PositiveInt = 1
-    more_folds: dict[str, PositiveInt] = Field({})
+    folds_of: dict[str, PositiveInt] = Field({})
     seeds: dict[str, PositiveInt] = Field({})
     tta: dict[str, TTA] = Field({})
     models: dict[str, Model]
 
     @model_validator(mode="after")
     def _names_are_candidates(self) -> Self:
-        names = [(key, name) for key in ("seeds", "more_folds") for name in getattr(self, key)]
+        names = [(key, name) for key in ("seeds", "folds_of") for name in getattr(self, key)]
         for key, name in (("reference", self.reference), *names):
             if name not in self.models:
                 raise expected(f"one of {', '.join(self.models)}", name, key)
+        for name, model in self.models.items():
+            if model.precision == "auto":
+                key = f"models.{name}.precision"
+                raise expected("float32 or bfloat16, the same on each machine", "auto", key)
         if AS_IS in self.tta:
             raise expected(f"another name than {AS_IS}", AS_IS, "tta")
         return self
@@ -166,7 +170,7 @@ class StudySpec:
         counts = study.seeds or {}
         if candidates:
             counts = {name: candidates.seeds.get(name, 1) for name in candidates.models}
-            folds = {name: candidates.more_folds.get(name, candidates.folds) for name in counts}
+            folds = {name: candidates.folds_of.get(name, candidates.folds) for name in counts}
         return [
             Trial(f"{version}-{seed}" + (f"-fold{fold}" if fold else ""), version, seed, fold=fold)
             for version, count in counts.items()
@@ -197,7 +201,7 @@ class StudySpec:
             model = study.candidates.models.get(trial.version)
             raw["models"] = {trial.version: model and _as_json(model)}
             raw |= {"versions": [trial.version], "tta": {}}
-        # A candidate gets the images of its fold only, of which none validates.
+        # A candidate gets no images but those that are not held out from it.
         if study.candidates or study.search:
             validation = study.search.validation if study.search else 0
             config.replace(raw, ["data", "validation"], validation)

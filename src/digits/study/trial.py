@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from digits.core.schema import Params
 from digits.study.ensemble import network_path
 from digits.study.results import EMPTY, MACHINE, Row
 from digits.study.spec import AS_IS, StudySpec, Trial
+
+if TYPE_CHECKING:
+    from digits.core.training import TrainingResult
 
 RESULT = "trial.json"  # an artifact of each finished run: its row
 
@@ -100,16 +103,18 @@ def run_trial(
     ):
         run.tags({**context.tags, **hardware, nested_runs.TRIAL_TAG: trial.name})
         run.tags({"version": trial.version, "digest": digest, "node": node})
+        if candidates := spec.study.candidates:
+            run.tags({"validation": candidates.validation, "fold": trial.fold})
         callbacks = [console, keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)]
-        learnt, held_out = _parts(spec, trial, params, dataset)
-        training = (trial.version, params, learnt, trial.seed, run, callbacks)
+        training_set, held_out = _split(spec, trial, params, dataset)
+        training = (trial.version, params, training_set, trial.seed, run, callbacks)
         try:
             result = train_tracked(*training, log_model=spec.study.models)
         except TrialPrunedError:
             run.tags({"ended": "pruned, because others did better"})
             return None
         row = _row(spec, trial, digest, result.history)
-        row |= _evaluate(spec, params, trial.version, dataset, held_out, result.network)
+        row |= _evaluate(spec, params, trial.version, dataset, held_out, result)
         row["seconds"] = result.timing["training_seconds"]
         row["machine"] = {name: hardware[name] for name in MACHINE}
         run.metrics({f"test_{name}": value for name, value in row["test"].items()})
@@ -131,10 +136,10 @@ def _row(spec: StudySpec, trial: Trial, digest: str, history: Mapping[str, Seque
     return EMPTY | asdict(trial) | {"digest": digest, **training}
 
 
-def _parts(
+def _split(
     spec: StudySpec, trial: Trial, params: Params, dataset: Dataset
 ) -> tuple[Dataset, NDArray[np.intp]]:
-    """Return the images that a trial learns from, and the indices of those that it may not see."""
+    """Return a trial's training images as a dataset, and the indices of those held out from it."""
     size = spec.study.candidates.validation if spec.study.candidates else 0
     train, held_out = hold_out(dataset.y_train, size, params.seed, trial.fold)
     if not size:
@@ -150,12 +155,13 @@ def _evaluate(
     version: str,
     dataset: Dataset,
     held_out: NDArray[np.intp],
-    network: Any,
+    result: "TrainingResult",
 ) -> Row:
     """Score a network: over seeds on the test images, of candidates on the held-out ones."""
     from digits.core import models
     from digits.core.evaluation import evaluate_model, misclassified
 
+    network = result.network
     if spec.study.seeds:
         test, tta = (dataset.x_test, dataset.y_test), params.tta.get(version)
         scores = evaluate_model([network], *test, tta or ()).scores
@@ -167,9 +173,9 @@ def _evaluate(
         x, y = dataset.x_train[held_out], dataset.y_train[held_out]
         as_is = evaluate_model([network], x, y)
         by_tta = {name: evaluate_model([network], x, y, t) for name, t in candidates.tta.items()}
-        images = len(dataset.y_train) - len(held_out)
+        images = (len(dataset.y_train) - len(held_out)) * len(result.history["loss"])
         # A step takes three times the multiply-adds of a forward pass, two operations each.
-        operations = 3 * 2 * models.multiply_adds(network) * images * params.model(version).epochs
+        operations = 3 * 2 * models.multiply_adds(network) * images
         return {
             "errors": {name: e.scores["errors"] for name, e in {AS_IS: as_is, **by_tta}.items()},
             "loss": as_is.scores["loss"],

@@ -51,7 +51,7 @@ def train_tracked(
         run.model(result.network, params.tta.get(version, ()))
     seconds = {name: result.timing[name] for name in ("training_seconds", "seconds_per_epoch")}
     run.metrics({"parameters": result.network.count_params(), **seconds})
-    run.parameters({"training.precision": result.precision})
+    run.tags({"precision": result.precision})
     return result
 
 
@@ -66,6 +66,7 @@ def flatten(version: str, params: Params, seed: int) -> dict[str, object]:
         "training.seed": seed,
         "training.epochs": model.epochs,
         "training.batch_size": model.batch_size,
+        "training.precision": model.precision,
         "data.validation": params.data.validation,
         "architecture": _architecture(model.layers),
         **{
