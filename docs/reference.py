@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError, PydanticUndefined
 from digits import DigitsError
 from digits.cli import main
 from digits.core import config
-from digits.core.keras_schema import Callback, KerasClass, Loss, Optimizer
+from digits.core.keras_schema import Callback, KerasClass, Loss, Optimizer, subclasses
 from digits.core.layer_schema import Layer
 from digits.core.schema import Params
 from digits.reports.tables import MISSING, columns, row
@@ -146,15 +146,9 @@ def classes() -> None:
     """Print the classes of Keras with their arguments."""
     print(columns("class", "kind", "arguments", left=3))
     for group in GROUPS.values():
-        for kind in classes_of(group):
+        for kind in subclasses(group):
             cells = map("`{}`".format, (kind.__name__, *signature(kind)))
             print(row(next(cells), group.__name__.lower(), ", ".join(cells) or MISSING))
-
-
-def classes_of(group: type[KerasClass]) -> list[type[KerasClass]]:
-    """Return the classes of a group, in the order of their declaration."""
-    kinds = group.__subclasses__()
-    return [kind for child in kinds for kind in (child, *classes_of(child))]
 
 
 def signature(kind: type[KerasClass]) -> Iterator[str]:
@@ -174,7 +168,7 @@ def arguments() -> None:
     values = {
         (name, _expectation(field.annotation, field.metadata))
         for group in GROUPS.values()
-        for kind in classes_of(group)
+        for kind in subclasses(group)
         for name, field in kind.model_fields.items()
     }
     for name, value in sorted(values):

@@ -15,6 +15,7 @@ import generate
 import reference
 from digits import DigitsError
 from digits.core import files
+from digits.core.keras_schema import subclasses
 
 README, INDEX = Page(ROOT / "README.md"), Page(ROOT / "docs/index.md")
 SUBJECTS = [Page(path) for path in sorted((ROOT / "docs").glob("*.md")) if path != INDEX.path]
@@ -54,7 +55,7 @@ def test_the_defaults_on_the_page_are_those_of_keras(module: str) -> None:
     from digits.core.keras_backend import keras
 
     words = {("activation", None): "linear", ("strides", None): "pool_size"}
-    for kind in reference.classes_of(reference.GROUPS[module]):
+    for kind in subclasses(reference.GROUPS[module]):
         parameters = signature(getattr(getattr(keras, module), kind.__name__)).parameters
         for argument in reference.signature(kind):
             name, _, value = argument.partition(" = ")

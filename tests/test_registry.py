@@ -95,6 +95,7 @@ def test_a_run_has_all_parameters_of_its_training(
         "training.seed": "1",
         "training.epochs": "3",
         "training.batch_size": "8",
+        "training.precision": "float32",
         "data.validation": "0",
         "architecture": "Flatten > Dense(units=10, activation=softmax)",
         "tta.0": "rotation=-5.0, down=0.0, across=0.0",
