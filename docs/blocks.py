@@ -3,13 +3,13 @@
 A page calls one of these functions between two marks, and generate.py puts what it prints there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from digits.core import config, files
 from digits.reports.statistics import familywise_level, summarise
-from digits.reports.study_report import summaries
+from digits.reports.study_report import scores_over_seeds, summaries
 from digits.reports.tables import (
     bold,
     columns,
@@ -32,9 +32,11 @@ Json = Mapping[str, Any]
 def results() -> None:
     """Print a row for each version: accuracy and errors over its seeds, and what 2018 reported."""
     reported = _reported()
+    trials = [read_trials(path) for path in sorted(METRICS.glob(f"studies/*/{TABLE}"))]
     print(columns("version", "test accuracy", "test errors", "2018"))
     for version in config.load(ROOT / "params.yaml").versions:
-        runs = _runs(version)
+        single = files.read_json(METRICS / "scores" / f"{version}.json")["test"]
+        runs = scores_over_seeds(version, trials, single)
         accuracy = summarise([scores["accuracy"] for scores in runs]).scaled(100)
         errors = summarise([scores["errors"] for scores in runs])
         cells = (
@@ -43,16 +45,6 @@ def results() -> None:
             percent(reported.get(version, {}).get("test_accuracy")),
         )
         print(row(version, *cells))
-
-
-def _runs(version: str) -> Sequence[Json]:
-    """Return the test scores of a version: of the study with most of its seeds, or of one run."""
-    tables = [read_trials(path) for path in sorted(METRICS.glob(f"studies/*/{TABLE}"))]
-    samples = [
-        [r["test"] for r in rows if r["version"] == version and r["test"]] for rows in tables
-    ]
-    single = files.read_json(METRICS / "scores" / f"{version}.json")["test"]
-    return max(samples, key=len, default=[]) or [single]
 
 
 def _reported() -> Json:

@@ -20,6 +20,7 @@ Conv2D, Dense, Dropout = keras.layers.Conv2D, keras.layers.Dense, keras.layers.D
 MaxPooling2D = keras.layers.MaxPooling2D
 # XLA computes these 20 to 40 times slower on a CPU than oneDNN, which TensorFlow has for them.
 WINDOWED = (Conv2D, MaxPooling2D, keras.layers.AveragePooling2D)
+# These give what they get, so that bfloat16 may pass through them.
 UNCAST = (
     *(keras.layers.Flatten, MaxPooling2D, keras.layers.AveragePooling2D),
     *(keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D),
@@ -187,24 +188,26 @@ def _product(layer: Any, x: Any) -> Any:
 
 
 def _convolve(layer: Any, x: Any) -> Any:
-    """Convolve without bias or activation, in the precision of the input.
-
-    In bfloat16 and on small maps, the gradient of the kernel is computed as a convolution of the
-    images' channels with the gradient's, over the batch. oneDNN takes 0.4 to 0.8 of the time of
-    its own operation for this gradient.
-    """
-    channels = layer.kernel.shape[2:]
-    if x.dtype != tf.float32 and channels[0] != 1 and min(channels) < FEWEST_CHANNELS:
-        return tf.cast(layer.convolution_op(tf.cast(x, tf.float32), layer.kernel.value), x.dtype)
+    """Convolve without bias or activation, in the precision of the input."""
+    if x.dtype == tf.float32:
+        return layer.convolution_op(x, layer.kernel.value)
+    inputs, filters = layer.kernel.shape[2:]
+    if inputs != 1 and min(inputs, filters) < FEWEST_CHANNELS:
+        return tf.cast(_convolve(layer, tf.cast(x, tf.float32)), x.dtype)
     kernel = _kernel(layer, x)
-    batch_size, height, width, _ = layer.compute_output_shape(x.shape)
-    if (
-        x.dtype == tf.float32
-        or layer.strides != (1, 1)
-        or height * width > SMALL_MAP
-        or batch_size < FEWEST_CHANNELS  # The images become channels.
-    ):
-        return layer.convolution_op(x, kernel)
+    images, height, width, _ = layer.compute_output_shape(x.shape)
+    is_small = layer.strides == (1, 1) and height * width <= SMALL_MAP
+    if is_small and images >= FEWEST_CHANNELS:  # The images become channels.
+        return _convolve_small_map(layer, x, kernel)
+    return layer.convolution_op(x, kernel)
+
+
+def _convolve_small_map(layer: Any, x: Any, kernel: Any) -> Any:
+    """Convolve with a gradient of the kernel that is a convolution over the batch.
+
+    It takes the images' channels for the batch, and the images for channels. In bfloat16 and on
+    small maps oneDNN takes 0.4 to 0.8 of the time of its own operation for this gradient.
+    """
     padding = layer.padding.upper()
     lost = [(size - 1) if padding == "SAME" else 0 for size in layer.kernel_size]
     border = [(0, 0), *((side // 2, side - side // 2) for side in lost), (0, 0)]
@@ -230,7 +233,7 @@ def _convolve(layer: Any, x: Any) -> Any:
 
 @compiled
 def _relu(x: Any) -> Any:
-    """Compute relu of bfloat16 by XLA; TensorFlow's own is as slow as a convolution."""
+    """Compute relu by XLA; TensorFlow's own is as slow in bfloat16 as a convolution."""
     return tf.nn.relu(x)
 
 

@@ -11,8 +11,8 @@ from digits import DigitsError
 from digits.core import files
 from digits.reports import figures, study_figures, study_report, tables
 from digits.reports.metrics import Metrics, Version
-from digits.reports.statistics import Summary, summarise
-from digits.reports.study_report import is_of, summaries
+from digits.reports.statistics import summarise
+from digits.reports.study_report import is_of, scores_over_seeds, summaries
 from digits.study import spec as study_spec
 from digits.study.results import TABLE, Row, read_trials
 from digits.study.spec import StudySpec
@@ -128,14 +128,9 @@ def errors_and_time(metrics: Metrics, studies: Sequence[StudyResults]) -> Figure
     if any(version.reported for version in versions):
         hardware = f"2018: {metrics.reference['hardware']};\n"
         note = f"{hardware}its times include scoring the training images after every epoch.\n{note}"
-    errors = {version.name: _errors(version, studies) for version in versions}
+    trials = [study.trials for study in studies]
+    errors = {}
+    for version in versions:
+        runs = scores_over_seeds(version.name, trials, version.scores["test"])
+        errors[version.name] = summarise([scores["errors"] for scores in runs])
     return study_figures.errors_and_time(versions, errors, note) if versions else None
-
-
-def _errors(version: Version, studies: Sequence[StudyResults]) -> Summary:
-    """Summarise the test errors of a version in the study with the most seeds, if there is one."""
-    samples = [
-        [t["test"]["errors"] for t in study.trials if t["version"] == version.name and t["test"]]
-        for study in studies
-    ]
-    return summarise(max(samples, key=len, default=[]) or [version.scores["test"]["errors"]])

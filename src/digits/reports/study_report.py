@@ -1,7 +1,7 @@
 """A study's page: what its trials say about the report, about candidates or about parameters."""
 
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -144,6 +144,17 @@ def summaries(trials: Trials, reference: Reference) -> list[VersionSummary]:
                 )
             )
     return result
+
+
+def scores_over_seeds(
+    version: str, studies: Iterable[Trials], single: Mapping[str, Any]
+) -> Sequence[Mapping[str, Any]]:
+    """Return the test scores of a version: of the study with most of its seeds, or the single."""
+    samples = [
+        [trial["test"] for trial in trials if trial["version"] == version and trial["test"]]
+        for trials in studies
+    ]
+    return max(samples, key=len, default=[]) or [single]
 
 
 def _judge(versions: Sequence[VersionSummary]) -> dict[str, Any]:
