@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import paths
-from digits import IMAGE_SIDE, DigitsError
+from digits import DigitsError
 from digits.core import dataset
+from digits.handwriting.segmentation import IMAGE_SIDE
 
 SCALES = (1.5, 9.0)  # of a digit's side
 ROTATION = 10.0  # degrees, to either side

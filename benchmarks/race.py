@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from digits import CLASSES
 from digits.core import evaluation, models, training
 from digits.core.dataset import Dataset, pixels
 from digits.core.keras_backend import keras, tf
@@ -109,7 +108,7 @@ def race(version: str, params: Params, dataset: Dataset, epochs: int) -> dict[st
         rival.model.compile(  # with Keras's own defaults
             optimizer=rival.model.optimizer, loss=rival.model.loss, metrics=["accuracy"]
         )
-    x, y = pixels(dataset.x_train), keras.utils.to_categorical(dataset.y_train, CLASSES)
+    x, y = pixels(dataset.x_train), keras.utils.to_categorical(dataset.y_train, dataset.classes)
     turns = Turns(parameters, (x, y), ours, plain, report)
     training.fit(
         ours.model,
@@ -153,7 +152,7 @@ def precisions(version: str, params: Params, dataset: Dataset, turns: int) -> di
         Seconds of the median epoch of each, and the ratios to ours in bfloat16.
     """
     parameters = params.model(version)
-    x, y = pixels(dataset.x_train), keras.utils.to_categorical(dataset.y_train, CLASSES)
+    x, y = pixels(dataset.x_train), keras.utils.to_categorical(dataset.y_train, dataset.classes)
     plain = models.build(parameters, params.seed, len(x))
     plain.compile(optimizer=plain.optimizer, loss=plain.loss, metrics=["accuracy"])
     seconds: dict[str, list[float]] = {"float32": [], "bfloat16": [], "plain": []}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from digits.core import config, files
+from digits.reports.metrics import REFERENCE, read_reference
 from digits.reports.statistics import familywise_level, summarise
 from digits.reports.study_report import scores_over_seeds, summaries
 from digits.reports.tables import (
@@ -30,10 +31,10 @@ Json = Mapping[str, Any]
 
 
 def results() -> None:
-    """Print a row for each version: accuracy and errors over its seeds, and what 2018 reported."""
+    """Print a row for each version: accuracy and errors over its seeds, and that of 2018 if any."""
     reported = _reported()
     trials = [read_trials(path) for path in sorted(METRICS.glob(f"studies/*/{TABLE}"))]
-    print(columns("version", "test accuracy", "test errors", "2018"))
+    print(columns("version", "test accuracy", "test errors", ["2018"] if reported else []))
     for version in config.load(ROOT / "params.yaml").versions:
         single = files.read_json(METRICS / "scores" / f"{version}.json")["test"]
         runs = scores_over_seeds(version, trials, single)
@@ -42,21 +43,27 @@ def results() -> None:
         cells = (
             f"{mean_deviation(accuracy, '.3f')} % (n = {accuracy.n})",
             mean_deviation(errors, ".1f"),
-            percent(reported.get(version, {}).get("test_accuracy")),
+            [percent(reported.get(version, {}).get("test_accuracy"))] if reported else [],
         )
         print(row(version, *cells))
 
 
 def _reported() -> Json:
-    """Return what 2018 reported, by version."""
-    versions: Json = files.read_json(METRICS / "report-2018.json")["versions"]
+    """Return what 2018 reported, by version; {} if there is no such report of these images."""
+    data = config.load(ROOT / "params.yaml").data
+    versions: Json = read_reference(METRICS / REFERENCE, data).get("versions", {})
     return versions
 
 
 def reproduction() -> None:
-    """Print for each version of 2018 whether its numbers could be those of one more run of ours."""
+    """Print for each version of 2018 whether its numbers could be those of one more run of ours.
+
+    Without such versions, print nothing.
+    """
     trials = read_trials(METRICS / "studies/reproduction" / TABLE)
     versions = [version for version in summaries(trials, _reported()) if version.reported]
+    if not versions:
+        return
     level = familywise_level(len(versions))
     epoch_level = familywise_level(sum(len(version.losses) for version in versions))
     measured = ("test accuracy, %", "n", "2018, %", "percentile")

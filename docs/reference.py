@@ -146,9 +146,14 @@ def classes() -> None:
     """Print the classes of Keras with their arguments."""
     print(columns("class", "kind", "arguments", left=3))
     for group in GROUPS.values():
-        for kind in subclasses(group):
+        for kind in declared(group):
             cells = map("`{}`".format, (kind.__name__, *signature(kind)))
             print(row(next(cells), group.__name__.lower(), ", ".join(cells) or MISSING))
+
+
+def declared(group: type[KerasClass]) -> list[type[KerasClass]]:
+    """Return the classes of Keras in a group; the user's own have no signature here."""
+    return [kind for kind in subclasses(group) if kind.tag() == kind.__name__]
 
 
 def signature(kind: type[KerasClass]) -> Iterator[str]:
@@ -168,7 +173,7 @@ def arguments() -> None:
     values = {
         (name, _expectation(field.annotation, field.metadata))
         for group in GROUPS.values()
-        for kind in subclasses(group)
+        for kind in declared(group)
         for name, field in kind.model_fields.items()
     }
     for name, value in sorted(values):

@@ -68,7 +68,11 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
         ("epochs: 15", "epochs: true", "models.v1.epochs: expected a positive integer, got true"),
         ("epochs: 15", "epoch: 15", "models.v1.epoch: unknown; expected one of"),
         ("    batch_size: 128\n", "", "models.v1.batch_size: missing"),
-        ("units: 10,", "units: 11,", "models.v1.layers: expected last layer Dense: {units: 10"),
+        (
+            "units: classes,",
+            "units: 11,",
+            "layers[2].Dense.units: expected classes, or the number of",
+        ),
         ("rate: 0.25", "rate: 1", "models.v2.layers[2].Dropout.rate: expected a number from 0"),
         ("rate: 0.25", "rate: .nan", "models.v2.layers[2].Dropout.rate: expected a number"),
         ("learning_rate: 0.001", "learning_rate: .inf", "expected a positive number"),
@@ -184,8 +188,8 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
             "minimum_improvement: -1",
             "expected a number of 0 or more",
         ),
-        ("dataset: null", "dataset: 3", "data.dataset: expected null, an .npz file or a folder"),
-        ("classes: null", "classes: [a, b]", "data.classes: expected null or ten names"),
+        ("dataset: null", "dataset: 3", "data.dataset: expected null, an .npz file, a folder"),
+        ("classes: null", "classes: [a, b]", "data.classes: expected null or 10 names"),
         ("t10k-labels-idx1-ubyte:", "labels:", "data.sha256: expected the keys train-images"),
     ],
 )

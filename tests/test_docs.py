@@ -15,7 +15,6 @@ import generate
 import reference
 from digits import DigitsError
 from digits.core import files
-from digits.core.keras_schema import subclasses
 
 README, INDEX = Page(ROOT / "README.md"), Page(ROOT / "docs/index.md")
 SUBJECTS = [Page(path) for path in sorted((ROOT / "docs").glob("*.md")) if path != INDEX.path]
@@ -38,6 +37,12 @@ def test_a_version_without_a_study_shows_its_one_run(
     errors = files.read_json(tmp_path / "scores/v4.json")["test"]["errors"]
     (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| v4 |")]
     assert row == f"| v4 | {100 - errors / 100:.3f} % (n = 1) | {errors:.1f} | – |"
+    (tmp_path / "report-2018.json").unlink()
+    blocks.results()
+    blocks.reproduction()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| version | test accuracy | test errors |"
+    assert lines[-1] == row.removesuffix(" – |")
 
 
 def test_the_page_on_configuration_has_every_key() -> None:
@@ -55,7 +60,7 @@ def test_the_defaults_on_the_page_are_those_of_keras(module: str) -> None:
     from digits.core.keras_backend import keras
 
     words = {("activation", None): "linear", ("strides", None): "pool_size"}
-    for kind in subclasses(reference.GROUPS[module]):
+    for kind in reference.declared(reference.GROUPS[module]):
         parameters = signature(getattr(getattr(keras, module), kind.__name__)).parameters
         for argument in reference.signature(kind):
             name, _, value = argument.partition(" = ")
@@ -112,7 +117,8 @@ def project(
 ) -> Path:
     """A project with tiny data as `make` leaves it, and the pictures that the pages name."""
     folder = make_project(tmp_path_factory.mktemp("docs") / "digits", idx_folder, checksums)
-    copytree(ROOT / "docs/handwriting", folder / "docs/handwriting")
+    for name in ("docs/handwriting", "docs/examples"):
+        copytree(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(sys.prefix)
     for command in (
         ["digits", "mlflow-env", "."],

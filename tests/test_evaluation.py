@@ -33,7 +33,7 @@ def test_a_probability_of_nothing_does_not_cost_infinity() -> None:
 
 
 def test_the_confusion_matrix_has_true_rows_and_predicted_columns() -> None:
-    matrix = evaluation.confusion_matrix(Y, evaluation.predicted_labels(P))
+    matrix = evaluation.confusion_matrix(Y, evaluation.predicted_labels(P), 10)
     assert matrix.sum() == 4
     assert matrix[1, 7] == 1
     assert matrix[7, 1] == 0
@@ -43,7 +43,9 @@ def test_score_reports_all_of_it() -> None:
     scored = evaluation.score(P, Y)
     assert scored["accuracy"] == 0.75
     assert scored["errors"] == 1
-    assert scored["per_class_accuracy"] == [1.0, 0.5, *[None] * 7, 1.0]
+    assert scored["recall"] == [1.0, 0.5, *[None] * 7, 1.0]
+    assert scored["precision"] == [1.0, 1.0, *[None] * 5, 0.0, None, 1.0]
+    assert scored["f1"] == [1.0, 0.666667, *[None] * 5, 0.0, None, 1.0]
     assert np.trace(scored["confusion_matrix"]) == 3
 
 

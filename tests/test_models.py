@@ -133,6 +133,8 @@ def test_code_in_a_model_file_is_refused(tmp_path: Path) -> None:
 def test_a_network_of_another_shape_is_refused(tmp_path: Path) -> None:
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "v1.keras")
     with pytest.raises(DigitsError, match=r"expected a model of \(28, 28, 1\) to \(10,\)"):
+        models.load(tmp_path / "v1.keras", (28, 28, 1), 10)
+    with pytest.raises(DigitsError, match="expected a model of images to probabilities"):
         models.load(tmp_path / "v1.keras")
 
 
@@ -142,6 +144,8 @@ def test_asking_many_networks_in_turn_is_no_reason_for_notices(
     records: list[logging.LogRecord] = []
     listening = logging.Handler()
     monkeypatch.setattr(listening, "emit", records.append)
+    # The linter of imports, in another test of this process, switches existing loggers off.
+    monkeypatch.setattr(tf.get_logger(), "disabled", False)
     tf.get_logger().addHandler(listening)
     for seed in range(8):
         models.build(PARAMS.model("v1"), seed, images_per_epoch=4).predict(IMAGES, verbose=0)

@@ -6,19 +6,25 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
-from conftest import ROOT
+from commands import invoke
+from conftest import ROOT, TINY_PARAMS
 
 from digits import DigitsError
 from digits.cli import main
+from digits.cli.options import load_reference
 from digits.core import config, files
+from digits.core.evaluation import score
 from digits.reports import metrics, report, study_report, tables
 from digits.reports.statistics import summarise
 from digits.study.results import EMPTY, Row, read_trials, write_trials
 from digits.study.spec import Study, StudySpec
 
 RAW = config.read(ROOT / "params.yaml")
+MNIST = config.load(ROOT / "params.yaml").data
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path) -> metrics.Metrics:
-    return metrics.read(folder, metrics.read_times(folder))
+    return metrics.read(folder, metrics.read_times(folder), MNIST)
 
 
 def studies(folder: Path) -> list[report.StudyResults]:
@@ -52,11 +58,22 @@ def change(path: Path, change: Any) -> None:
     path.write_text(json.dumps(content))
 
 
+def scored(matrix: Any) -> dict[str, Any]:
+    """The scores of predictions that have this confusion matrix."""
+    counts = np.array(matrix)
+    labels, predicted = (
+        np.repeat(axis, counts.ravel()).astype(np.uint8)
+        for axis in np.indices(counts.shape).reshape(2, -1)
+    )
+    return score(np.eye(len(counts), dtype=np.float32)[predicted], labels)
+
+
 def is_rectangular(page: str) -> bool:
     """Whether all rows of each table have as many cells as its header."""
     blocks = [block for block in page.split("\n\n") if block.startswith("|")]
     return all(
-        len({line.count("|") for line in block.split("\n") if line}) == 1 for block in blocks
+        len({len(re.findall(r"(?<!\\)\|", line)) for line in block.split("\n") if line}) == 1
+        for block in blocks
     )
 
 
@@ -143,9 +160,104 @@ def test_a_damaged_or_missing_metrics_file_is_named(folder: Path) -> None:
     (folder / "times.json").write_text("{")
     with pytest.raises(DigitsError, match=r"times\.json: not a JSON file"):
         read(folder)
+    change(folder / "scores" / "v1.json", lambda scores: scores["test"].pop("precision"))
+    with pytest.raises(DigitsError, match=r"v1\.json: expected precision, recall and f1 by class"):
+        metrics.read(folder, {}, MNIST)
     shutil.rmtree(folder / "scores")
     with pytest.raises(DigitsError, match=r"scores: no scores there; run `dvc repro`"):
-        metrics.read(folder, {})
+        metrics.read(folder, {}, MNIST)
+
+
+def test_each_class_has_its_images_errors_precision_recall_and_f1(folder: Path) -> None:
+    """By hand; nothing is assigned to the third class, and the last does not occur."""
+    matrix = [[1200, 300, 0, 0], [0, 100, 0, 0], [5, 0, 0, 0], [0, 0, 0, 0]]
+    change(folder / "scores" / "vnew.json", lambda scores: scores.update(test=scored(matrix)))
+    table = page(folder).partition("## vnew\n")[2].partition("\n\n| digit |")[2]
+    assert table.partition("\n\n")[0].splitlines()[2:] == [
+        "| 0 | 1,500 | 300 | 99.59 % | 80.00 % | 88.72 % |",
+        "| 1 | 100 | 0 | 25.00 % | 100.00 % | 40.00 % |",
+        "| 2 | 5 | 5 | – | 0.00 % | 0.00 % |",
+        "| 3 | 0 | 0 | – | – | – |",
+    ]
+
+
+CLASSES = ["cat", "dog", "a | b"]
+OTHER = {"dataset": "photos", "classes": CLASSES}
+
+
+def make_results(folder: Path, data: dict[str, Any], reported: bool) -> dict[str, str]:
+    """Write params.yaml and the results of a small project; return the pages of `digits report`."""
+    parameters = TINY_PARAMS | {"data": MNIST.model_dump() | data}
+    (folder / "params.yaml").write_text(yaml.safe_dump(parameters))
+    scores = scored([[8, 2, 0], [0, 9, 1], [0, 0, 10]])
+    whole = {"parameters": 7, "train": scores, "test": scores, "misclassified": [5, 947, 9729]}
+    files.write_json(folder / "metrics/scores/v1.json", whole)
+    files.write_columns(folder / "metrics/history/v1.csv", {"epoch": [1, 2], "loss": [0.5, 0.3]})
+    machine = {"processor": "P", "cores": "2", "memory": "24 GiB", "system": "Linux"}
+    machine |= {"date": "2026-11-24", "python": "3", "keras": "3", "tensorflow": "2"}
+    digest = files.sha256(folder / "metrics/history/v1.csv")
+    time = {"history_sha256": digest, "training_seconds": 4.0, **machine}
+    files.write_json(folder / "metrics/times.json", {"v1": time})
+    if reported:
+        shutil.copy(ROOT / "metrics/report-2018.json", folder / "metrics")
+
+    study = {"seeds": {"v1": 2}, "models": True, "ensemble": True}
+    (folder / "studies").mkdir()
+    (folder / "studies/seeds.yaml").write_text(yaml.safe_dump(study))
+    rows = [
+        EMPTY
+        | {"name": f"v1-{seed}", "version": "v1", "seed": seed, "threads": 1, "seconds": 4.0}
+        | {"test": {name: scores[name] for name in ("loss", "errors")} | {"accuracy": accuracy}}
+        | {"metrics": {"loss": [accuracy, accuracy / 2]}, "machine": machine}
+        for seed, accuracy in ((1, scores["accuracy"]), (2, 0.95))
+    ]
+    rows[1]["test"]["loss"] /= 2
+    write_trials(folder / "metrics/studies/seeds/trials.csv", rows)
+    members = {row["name"]: {"recall": scores["recall"]} for row in rows}
+    files.write_json(folder / "metrics/studies/seeds/ensemble.json", whole | {"members": members})
+
+    done = invoke(folder, "report", "metrics")
+    assert (done.exit_code, done.stderr) == (0, "")
+    return {
+        str(path.relative_to(folder / "metrics")): path.read_text(encoding="utf-8")
+        for path in (folder / "metrics").rglob("*.md")
+    }
+
+
+@pytest.mark.parametrize(("data", "reported"), [({}, False), (OTHER, True)])
+def test_without_the_report_or_of_other_images_no_page_names_2018(
+    data: dict[str, Any], reported: bool, tmp_path: Path
+) -> None:
+    pages = make_results(tmp_path, data, reported)
+    assert set(pages) == {"report.md", "studies/seeds/report.md"}
+    for text in pages.values():
+        assert "2018" not in text
+        assert "reported" not in text
+        assert is_rectangular(text)
+    assert pages["report.md"].startswith("# Results\n")
+    for row in (
+        "| version | parameters | test accuracy | test errors | training time |",
+        "| v1 | 7 | 90.00 % | 3 | 4.0 s |",
+        "|  | value |",
+        "| errors, test images | 3 |",
+    ):
+        assert row in pages["report.md"].splitlines()
+    assert "## v1-ensemble" in pages["studies/seeds/report.md"]
+    parameters = config.load(tmp_path / "params.yaml")
+    assert load_reference(tmp_path / "metrics/report-2018.json", parameters) == {}
+    assert load_reference(None, parameters) == {}
+
+
+def test_the_pages_of_other_images_name_their_classes_and_neither_digits_nor_mnist(
+    tmp_path: Path,
+) -> None:
+    pages = make_results(tmp_path, OTHER, reported=True)
+    for text in pages.values():
+        words = re.findall(r"digit(?!s report`)|mnist|doubtful|cleanlab", text, re.I)
+        assert words == []
+        assert "| class | test images | errors | precision | recall | F1 |" in text
+        assert "| dog | 10 | 1 | 81.82 % | 90.00 % | 85.71 % |" in text
+        assert r"| a \| b | 10 | 0 |" in text
 
 
 @pytest.fixture
@@ -170,11 +282,10 @@ def ensemble(folder: Path) -> Path:
     ]
     shutil.rmtree(folder / "studies")
     write_trials(folder / "studies/ensemble/trials.csv", rows)
-    digits = [0.99] * 10
     scores = {
-        "test": {"errors": 3, "accuracy": 0.9997, "per_class_accuracy": digits},
+        "test": scored(np.diag([1000] * 9 + [997]) + np.diag([0] * 8 + [3], 1)),
         "misclassified": [5, 947, 9729],
-        "members": {row["name"]: {"per_class_accuracy": digits} for row in rows},
+        "members": {row["name"]: {"recall": [0.99] * 10} for row in rows},
     }
     files.write_json(folder / "studies/ensemble/ensemble.json", scores)
     return folder
@@ -187,14 +298,15 @@ ONE_NETWORK = (
 
 def test_an_ensemble_has_n_mean_deviation_extremes_and_time(ensemble: Path) -> None:
     (study,) = studies(ensemble)
-    of_study = study_report.render(study.spec, study.trials, {}, ensemble=study.ensemble)
+    of_study = study_report.render(study.spec, study.trials, {}, MNIST, ensemble=study.ensemble)
     for text in (page(ensemble), of_study):
         assert f"{ONE_NETWORK} | 20 ± 14 (10 – 30) s |" in text
         assert "| v1-ensemble | 1 | **3** | 99.97 % | 40 s |" in text
     assert "[studies/ensemble](studies/ensemble/report.md)" in page(ensemble)
     assert "Test images that the ensemble misses: 5, 947, 9729." in of_study
     assert "Of its 3 errors 2 are among the 15 test images" in of_study
-    assert of_study.count(" | 99.00 %" * 10 + " |") == 3
+    assert "| precision | recall | F1 | recall, v1-2018 | recall, v1-2019 |" in of_study
+    assert "| 8 | 1,003 | 3 | 100.00 % | 99.70 % | 99.85 % | 99.00 % | 99.00 % |" in of_study
     assert is_rectangular(of_study)
 
 
@@ -221,7 +333,7 @@ def test_an_ensemble_of_other_trials_is_left_out(ensemble: Path) -> None:
     )
     (study,) = studies(ensemble)
     assert "v1-ensemble" not in study_report.render(
-        study.spec, study.trials, {}, ensemble=study.ensemble
+        study.spec, study.trials, {}, MNIST, ensemble=study.ensemble
     )
     assert "v1-ensemble" not in report.render(read(ensemble), [study], lambda line: None)
 
@@ -265,7 +377,7 @@ def test_candidates_are_compared_with_the_reference_image_by_image() -> None:
         candidate("wide", 1, 51, [1, 2, 3]),
         candidate("base", 1, 63, [1, 2, 4, 5, 6, 7, 8]),
     ]
-    text = study_report.render(spec({"candidates": block}), rows, {})
+    text = study_report.render(spec({"candidates": block}), rows, {}, MNIST)
     assert "| candidate | n | folds | as is | two | epochs | TFLOP | against wide |" in text
     assert "| base | 1 | 1 | 63 | 62 | 8 | 19 | +5 −1, p = 0.22 |" in text
     assert "| wide | 2 | 1 | 51.5 ± 0.7 (51 – 52) | 50.5 ± 0.7 (50 – 51) | 8 | 19 | – |" in text
@@ -288,7 +400,7 @@ def test_candidates_are_paired_on_the_folds_that_both_have() -> None:
         candidate("wide", 1, 2, [13, 14]) | {"fold": 1, "loss": 0.25},
         candidate("wide", 1, 1, [21]) | {"fold": 2, "loss": 0.25},
     ]
-    text = study_report.render(spec({"candidates": block}), rows, {})
+    text = study_report.render(spec({"candidates": block}), rows, {}, MNIST)
     assert "| as is | two | cross-entropy | epochs |" in text
     (line,) = re.findall(r"^\| base \| 2 \| 2 \|.*", text, re.M)
     assert "| 0.6000 ± 0.1414 |" in line
@@ -306,7 +418,7 @@ def test_a_search_has_its_trials_in_order_and_the_best_as_a_block() -> None:
         return EMPTY | {"name": name, "version": "v2", "changes": changes, "metrics": metrics}
 
     rows = [trial("pruned", 0.999), trial("second", 0.9, 0.98), trial("best", 0.9, 0.985)]
-    text = study_report.render(spec({"search": search}, "search-v2"), rows, {})
+    text = study_report.render(spec({"search": search}, "search-v2"), rows, {}, MNIST)
     names = re.findall(r"^\| (pruned|second|best) ", text, re.M)
     assert names == ["best", "second", "pruned"]
     assert "| best | 0.9850 | 2 | 0.001235 | 48 |" in text
@@ -317,7 +429,7 @@ def test_a_search_has_its_trials_in_order_and_the_best_as_a_block() -> None:
 
 def test_a_study_without_trials_names_the_command() -> None:
     with pytest.raises(DigitsError, match=r"`digits study run studies/v4\.yaml`"):
-        study_report.render(spec({"seeds": {"v1": 2}}), [], {})
+        study_report.render(spec({"seeds": {"v1": 2}}), [], {}, MNIST)
 
 
 def test_the_command_writes_what_is_stale_and_check_names_it(

@@ -134,7 +134,8 @@ def test_dvc_lock_belongs_to_the_code_and_the_parameters() -> None:
 
 
 def test_every_training_has_its_time() -> None:
-    read = metrics.read(METRICS, metrics.read_times(METRICS))
+    data = config.load(ROOT / "params.yaml").data
+    read = metrics.read(METRICS, metrics.read_times(METRICS), data)
     assert all(version.seconds for version in read.versions), "run `make report`"
 
 

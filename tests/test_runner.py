@@ -177,7 +177,7 @@ def test_the_ensemble_of_all_networks_is_scored(tiny: Dataset) -> None:
     assert {name: written[name] for name in scores} == scores
     members = written["members"]
     assert list(members) == ["v1-1", "v1-2"]
-    assert len(members["v1-1"]["per_class_accuracy"]) == 10
+    assert len(members["v1-1"]["recall"]) == 10
     single = evaluation.evaluate_model([networks[0]], tiny.x_test, tiny.y_test, tta["v1"])
     assert len(members["v1-1"]["misclassified"]) == single.scores["errors"]
     probabilities = read_array(Path("data/studies/tiny/probabilities_test.npy"))

@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
+from digits.core import config
 from digits.reports import statistics, study_figures, study_report
 from digits.reports.figures import png
 from digits.study.results import EMPTY, Row
@@ -33,7 +35,8 @@ def trials(version: str = "v1", mean: float = 0.97, n: int = 20, loss: float = 0
 
 def page(rows: list[Row], reference: Any = REPORTED) -> str:
     study = Study.model_validate({"seeds": {"v1": 20}})
-    return study_report.render(StudySpec("reproduction", study, {}), rows, reference)
+    data = config.load(ROOT / "params.yaml").data
+    return study_report.render(StudySpec("reproduction", study, {}), rows, reference, data)
 
 
 def table_row(page: str, start: str) -> str:
@@ -133,6 +136,14 @@ def test_a_version_that_2018_did_not_have_has_its_spread_alone() -> None:
     assert "Of 1 intervals" in text
     assert "| v4, n = 3: training loss, epoch |" in text
     assert "| 2018 |" not in page(trials("v4"))
+    assert "None of these versions is in the 2018 report." in page(trials("v4"))
+
+
+def test_without_a_report_of_2018_there_is_the_spread_alone() -> None:
+    text = page(trials(), {})
+    assert table_row(text, "| v1 | 20 ").count("|") == 6
+    for word in ("2018", "reported", "Verdict", "percentile"):
+        assert word not in text
 
 
 def test_a_curve_of_other_length_is_not_compared() -> None:

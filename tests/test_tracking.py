@@ -406,6 +406,7 @@ def test_the_experiments_description_compares_the_newest_runs_with_2018(store: P
 def test_a_version_without_a_run_of_the_pipeline_is_that_of_mlflow_run(store: Path) -> None:
     log_training("v4", 0.9, {"stage": "mlflow run"}, reported=None)
     assert "): test accuracy 90.00 %, 1000 errors\n" in experiment_description()
+    assert "2018" not in experiment_description()
 
 
 def test_a_description_that_a_user_wrote_stays(store: Path) -> None:

@@ -12,9 +12,5 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 
-CLASSES = 10
-IMAGE_SIDE = 28
-
-
 class DigitsError(Exception):
     """What a user can put right: its text is one line that says what, where and what to do."""

@@ -6,6 +6,7 @@ Modules are imported inside the commands, so that none waits for a library that 
 import click
 
 from digits.cli import handwriting, pipeline, registry, reports
+from digits.cli.new import new
 from digits.cli.options import Group
 from digits.cli.study import study
 
@@ -20,5 +21,6 @@ for command in (
     *(pipeline.fetch, pipeline.train, pipeline.evaluate, reports.plot, reports.report),
     *(pipeline.run, study, handwriting.predict, handwriting.draw),
     *(registry.register, registry.runs, registry.send, registry.relocate, registry.mlflow_env),
+    new,
 ):
     main.add_command(command)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 from click.core import ParameterSource
 
-from digits import IMAGE_SIDE, DigitsError
+from digits import DigitsError
 from digits.cli.options import connect, params_option, path_option, root, warn
 
 if TYPE_CHECKING:
@@ -117,7 +117,10 @@ def _choose_classifier(
         champion = registry.champion(name)
         if champion:
             description = champion.describe(parameters.registry.metric)
-            return registry.load(name).predict, f"{name}@champion: {description}"
+            classifier = registry.load(name)
+            shape, classes = registry.image_shape_and_classes(classifier)
+            _check_reads_digits(shape, classes, f"{name}@champion")
+            return classifier.predict, f"{name}@champion: {description}"
     version = version or _best_version(parameters, models, scores)
     return _load_classifier(version, parameters, models).predict, f"{models / version}.keras"
 
@@ -147,8 +150,20 @@ def _load_classifier(version: str, parameters: "Params", models: Path) -> "Image
     from digits.core import models as networks
     from digits.tracking.pyfunc import ImageClassifier
 
-    network = networks.load(models / f"{version}.keras")
-    return ImageClassifier(network, parameters.tta.get(version, []))
+    path = models / f"{version}.keras"
+    classifier = ImageClassifier(networks.load(path), parameters.tta.get(version, []))
+    _check_reads_digits(classifier.image_shape, classifier.classes, str(path))
+    return classifier
+
+
+def _check_reads_digits(image_shape: tuple[int, ...], classes: int, source: str) -> None:
+    from digits.core.schema import MNIST_CLASSES, MNIST_SHAPE
+
+    if (image_shape, classes) != (MNIST_SHAPE, MNIST_CLASSES):
+        raise DigitsError(
+            f"{source}: expected a model of handwritten digits, for which `digits predict` and "
+            "`digits draw` are; `digits evaluate --data` scores any"
+        )
 
 
 @click.command()
@@ -180,6 +195,7 @@ def draw(host: str, port: int, browser: bool, params: Path, models: Path, scores
 
     import numpy as np
 
+    from digits.handwriting.segmentation import IMAGE_SIDE
     from digits.reports.tables import percent
 
     classifiers = {}

@@ -23,7 +23,7 @@ from digits.cli.options import (
 
 if TYPE_CHECKING:
     from digits.core.dataset import Dataset
-    from digits.core.schema import Params
+    from digits.core.schema import Params, Transform
     from digits.core.training import TrainingResult
     from digits.tracking.console import ConsoleLog
     from digits.tracking.run import Run
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @params_option
 @path_option("--out", "The .npz file to write.")
 def fetch(params: Path, out: Path) -> None:
-    """Fetch MNIST, verify it and write it as one file."""
+    """Fetch MNIST and verify it, or read other images; write them as one file."""
     from digits.core import config, dataset
     from digits.core.fetch import fetch_for
 
@@ -44,8 +44,8 @@ def fetch(params: Path, out: Path) -> None:
 @click.command()
 @click.argument("version")
 @params_option
-@path_option("--data", "The .npz file of MNIST.")
-@path_option("--reference", "The results reported in 2018.")
+@path_option("--data", "The .npz file of images.")
+@path_option("--reference", "The results reported in 2018, of MNIST.", False)
 @path_option("--model", "The .keras file to write.")
 @path_option("--history", "The CSV file to write: loss and accuracy by epoch.")
 @path_option("--timing", "The JSON file to write: the time of the training, in seconds.")
@@ -54,7 +54,7 @@ def train(
     version: str,
     params: Path,
     data: Path,
-    reference: Path,
+    reference: Path | None,
     model: Path,
     history: Path,
     timing: Path,
@@ -66,7 +66,8 @@ def train(
     parameters = config.load(params)
     parameters.model(version)
     _check_server()
-    mnist = dataset.load(data)
+    images = dataset.load(data)
+    _check_images(parameters, version, images)
     reported = load_reference(reference, parameters)
 
     from digits.core import models, training
@@ -76,7 +77,7 @@ def train(
 
     connect()
     with start_run(version, root=root(), log=warn) as run, _console(version, run) as console:
-        result = _train(version, parameters, mnist, run, console, reported)
+        result = _train(version, parameters, images, run, console, reported)
         models.save(result.network, model)
         run.tags({MODEL_TAG: files.sha256(model)})
         files.write_columns(history, training.history_columns(result.history))
@@ -88,7 +89,7 @@ def train(
 
 @click.command()
 @params_option
-@path_option("--data", "The .npz file of MNIST or, to print scores, of any labelled images.")
+@path_option("--data", "The .npz file of images; to print scores, any that are labelled.")
 @path_option("--models", "The folder of .keras files; to print scores, also one of them.")
 @path_option("--scores", "The folder to write scores to, one JSON file a version.", False)
 @path_option("--predictions", "The folder to write labels and probabilities to.", False)
@@ -125,7 +126,8 @@ def evaluate(
             )
     if not data.exists() and data != Path(DATA):
         raise DigitsError(f"{data}: no such file")
-    mnist = dataset.load(data)
+    images = dataset.load(data)
+    classes = dataset.class_names(parameters, images)
 
     from digits.core.evaluation import evaluate_on, final_metrics, write_evaluation
     from digits.core.models import load
@@ -142,15 +144,16 @@ def evaluate(
     with attached_run("evaluate", scores is None, root=root(), log=warn) as project_run:
         for version, path in trained.items():
             tta = parameters.tta.get(version, ())
-            scored, parts = evaluate_on([load(path)], mnist, tta)
+            network = load(path, images.image_shape, images.classes)
+            scored, parts = evaluate_on([network], images, tta)
             click.echo(f"{version}: {_summary(scored)}")
-            write_evaluation(version, mnist.y_test, scored, parts, folders)
+            write_evaluation(version, images.y_test, scored, parts, folders)
             if project_run:
                 metrics = final_metrics(scored)
                 project_run.metrics({f"{version}.{name}": v for name, v in metrics.items()})
             elif scores:
                 if run := find_run(path, root=root(), log=warn):
-                    _complete_run(run, version, scored, parts, mnist, parameters)
+                    _complete_run(run, version, scored, parts, images, tta, classes)
                     run.describe()
                 else:
                     warn(
@@ -173,7 +176,7 @@ def evaluate(
 @click.option("--seed", default=PARAMS, show_default=True, help="The seed of all that is random.")
 @params_option
 @path_option("--data", "The .npz file of MNIST; fetched for this run alone if it is not there.")
-@path_option("--reference", "The results reported in 2018.")
+@path_option("--reference", "The results reported in 2018, of MNIST.", False)
 def run(
     version: str,
     epochs: str,
@@ -182,7 +185,7 @@ def run(
     seed: str,
     params: Path,
     data: Path,
-    reference: Path,
+    reference: Path | None,
 ) -> None:
     """Train and score one version as a single run; the main entry point of MLproject.
 
@@ -202,7 +205,8 @@ def run(
     parameters = config.load(params, {k: text for k, text in overrides.items() if text != PARAMS})
     _check_server()
     is_fetched = data.exists() and parameters.data.dataset is None
-    mnist = dataset.load(data) if is_fetched else fetch_for(parameters.data, click.echo)
+    images = dataset.load(data) if is_fetched else fetch_for(parameters.data, click.echo)
+    classes = _check_images(parameters, name, images)
     reported = load_reference(reference, parameters)
 
     from digits.core.evaluation import evaluate_on
@@ -211,11 +215,19 @@ def run(
     connect()
     tracked = start_run(name, attach=True, root=root(), log=warn)
     with tracked as tracked_run, _console(name, tracked_run) as console:
-        result = _train(name, parameters, mnist, tracked_run, console, reported)
+        result = _train(name, parameters, images, tracked_run, console, reported)
         tta = parameters.tta.get(name, ())
-        scored, parts = evaluate_on([result.network], mnist, tta)
-        _complete_run(tracked_run, name, scored, parts, mnist, parameters)
+        scored, parts = evaluate_on([result.network], images, tta)
+        _complete_run(tracked_run, name, scored, parts, images, tta, classes)
         console.print(_summary(scored))
+
+
+def _check_images(parameters: "Params", version: str, images: "Dataset") -> Sequence[str]:
+    """Check before TensorFlow is imported that a version fits, and return the classes' names."""
+    from digits.core import dataset
+
+    dataset.fit_to_images(parameters, version, images)
+    return dataset.class_names(parameters, images)
 
 
 def _check_server() -> None:
@@ -233,7 +245,7 @@ def _console(version: str, run: "Run") -> Any:
 def _train(
     version: str,
     parameters: "Params",
-    mnist: "Dataset",
+    images: "Dataset",
     run: "Run",
     console: "ConsoleLog",
     reported: Reference,
@@ -253,7 +265,7 @@ def _train(
             **{f"reported_2018.{name}": values[name] for name in names if name in values},
         }
     )
-    result = train_tracked(version, parameters, mnist, parameters.seed, run, [console])
+    result = train_tracked(version, parameters, images, parameters.seed, run, [console])
     console.print(f"trained in {result.timing['training_seconds']:.1f} s")
     curves = learning_curves(
         version, result.history, values.get("history"), parameters.model(version)
@@ -267,14 +279,15 @@ def log_scores(
     name: str,
     scores: Mapping[str, Any],
     probabilities: Any,
-    mnist: "Dataset",
-    classes: Sequence[str] | None,
+    images: "Dataset",
+    classes: Sequence[str],
 ) -> dict[str, bytes]:
     """Complete a run with the final scores and with figures of the errors, which are returned.
 
     Args:
         name: of the version or ensemble.
-        probabilities: (n, 10) of the test images.
+        probabilities: (n, classes) of the test images.
+        classes: their names; empty if they have none.
 
     Returns:
         The PNG files by name.
@@ -283,15 +296,15 @@ def log_scores(
     from digits.reports import figures
 
     run.metrics(final_metrics(scores))
-    matrix, test = scores["test"]["confusion_matrix"], (mnist.x_test, mnist.y_test, probabilities)
+    matrix, test = scores["test"]["confusion_matrix"], (images.x_test, images.y_test, probabilities)
     drawn = {
         "confusion.png": figures.confusion(name, matrix, "test", classes),
         "misclassified.png": figures.misclassified(name, *test, classes),
     }
-    images = {file: figures.png(figure) for file, figure in drawn.items()}
-    for file, png in images.items():
+    pictures = {file: figures.png(figure) for file, figure in drawn.items()}
+    for file, png in pictures.items():
         run.image(png, file)
-    return images
+    return pictures
 
 
 def _complete_run(
@@ -299,20 +312,20 @@ def _complete_run(
     version: str,
     scores: Mapping[str, Any],
     parts: Mapping[str, Any],
-    mnist: "Dataset",
-    parameters: "Params",
+    images: "Dataset",
+    tta: Sequence["Transform"],
+    classes: Sequence[str],
 ) -> None:
     """Log a version's scores to the run that trained it, with the TTA that they were made with."""
     from digits.tracking.logged_model import TTA_TAG, tta_json
 
-    run.tags({TTA_TAG: tta_json(parameters.tta.get(version, ()))})
-    probabilities = parts["test"].probabilities
-    log_scores(run, version, scores, probabilities, mnist, parameters.data.classes)
+    run.tags({TTA_TAG: tta_json(tta)})
+    log_scores(run, version, scores, parts["test"].probabilities, images, classes)
 
 
 def _score_labelled(paths: Mapping[str, Path], parameters: "Params", data: Path) -> None:
     """Print how many of some labelled images each model classifies right."""
-    from digits.core.dataset import load_labelled
+    from digits.core.dataset import image_shape, load_labelled
 
     x, y = load_labelled(data)
 
@@ -320,7 +333,14 @@ def _score_labelled(paths: Mapping[str, Path], parameters: "Params", data: Path)
     from digits.core.models import load
 
     for version, path in paths.items():
-        evaluation = evaluate_model([load(path)], x, y, parameters.tta.get(version, ()))
+        network = load(path, image_shape(x))
+        if y.max() >= network.output_shape[-1]:
+            classes = network.output_shape[-1]
+            raise DigitsError(
+                f"{data}: expected labels from 0 to {classes - 1}, as {path} predicts, got "
+                f"{y.max()}"
+            )
+        evaluation = evaluate_model([network], x, y, parameters.tta.get(version, ()))
         click.echo(f"{version}: {_accuracy(evaluation.scores)}")
 
 

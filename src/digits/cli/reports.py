@@ -11,8 +11,8 @@ from digits.cli.options import load_reference, params_option, path_option, warn
 
 @click.command()
 @params_option
-@path_option("--data", "The .npz file of MNIST.")
-@path_option("--reference", "The results reported in 2018.")
+@path_option("--data", "The .npz file of images.")
+@path_option("--reference", "The results reported in 2018, of MNIST.", False)
 @path_option("--history", "The folder of histories.")
 @path_option("--scores", "The folder of scores.")
 @path_option("--predictions", "The folder of probabilities.")
@@ -21,7 +21,7 @@ from digits.cli.options import load_reference, params_option, path_option, warn
 def plot(
     params: Path,
     data: Path,
-    reference: Path,
+    reference: Path | None,
     history: Path,
     scores: Path,
     predictions: Path,
@@ -33,25 +33,28 @@ def plot(
     from digits.reports import figures as draw
 
     parameters = config.load(params)
-    images, classes = dataset.load(data), parameters.data.classes
+    images = dataset.load(data)
+    classes = dataset.class_names(parameters, images)
     reported = load_reference(reference, parameters)
     versions = {path.stem: files.read_json(path) for path in sorted(scores.glob("*.json"))}
     histories = {version: files.read_columns(history / f"{version}.csv") for version in versions}
 
+    is_mnist = parameters.data.dataset is None
+    title = f"{'MNIST ' if is_mnist else ''}training images, by label"
     probabilities = {
         version: files.read_array(predictions / version / "probabilities_test.npy")
         for version in versions
     }
     drawn = {
         "reliability": draw.reliability(probabilities, images.y_test),
-        "samples": draw.samples(images.x_train, images.y_train, names=classes),
+        "samples": draw.samples(images.x_train, images.y_train, names=classes, title=title),
     }
     for version, values in versions.items():
-        model = parameters.models.get(version)
+        model, shape = parameters.models.get(version), images.image_shape
         curve = reported.get(version, {}).get("history")
         matrix = values["test"]["confusion_matrix"]
         drawn |= {
-            f"{version}-layers": draw.layers(version, values["layers"], model),
+            f"{version}-layers": draw.layers(version, values["layers"], model, shape),
             f"{version}-curves": draw.learning_curves(version, histories[version], curve, model),
             f"{version}-confusion": draw.confusion(version, matrix, "test", classes),
             f"{version}-misclassified": draw.misclassified(
@@ -84,11 +87,11 @@ def report(
     With --timing and --machine, first bring METRICS/times.json up to date with the trainings that
     gave the histories in METRICS.
     """
-    from digits.core import files
+    from digits.core import config, files
     from digits.reports import report
     from digits.reports.metrics import TIMES, read, read_times, updated_times
 
-    times = read_times(metrics)
+    data, times = config.load(params).data, read_times(metrics)
     contents = {}
     if timing and machine:
         times = updated_times(metrics, timing, machine)
@@ -96,7 +99,7 @@ def report(
             json.dumps(times, indent=2, ensure_ascii=False) + "\n"
         ).encode()
     results = report.read_studies(metrics, studies, params, warn)
-    contents |= report.render_all(metrics, read(metrics, times), results, warn)
+    contents |= report.render_all(metrics, read(metrics, times, data), results, warn)
     stale = [path for path, content in contents.items() if files.read_bytes(path) != content]
     if check and stale:
         raise DigitsError(

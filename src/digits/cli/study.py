@@ -44,7 +44,7 @@ def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], 
 
 study_options = with_options(
     path_option("--out", "The folder of results, instead of metrics/studies/NAME.", False),
-    path_option("--data", "The .npz file of MNIST.", default=DATA),
+    path_option("--data", "The .npz file of images.", default=DATA),
     params_option,
     click.argument("file", type=click.Path(path_type=Path)),
 )
@@ -72,7 +72,7 @@ def resume(**options: Any) -> None:
 
 @study.command()
 @study_options
-@path_option("--reference", "The results reported in 2018.", default=REFERENCE)
+@path_option("--reference", "The results reported in 2018, of MNIST.", default=REFERENCE)
 def report(file: Path, params: Path, data: Path, out: Path | None, reference: Path) -> None:
     """Print the results of FILE: tables over seeds or of candidates, or the best of a search."""
     from digits.core import config, dataset, files
@@ -83,9 +83,10 @@ def report(file: Path, params: Path, data: Path, out: Path | None, reference: Pa
     rows = results.Results(out / results.TABLE, spec, dataset.load(data).digest()).rows()
     if not rows:
         raise DigitsError(f"{out}: no result of {file} there; `digits study run {file}`")
-    reported = load_reference(reference, config.load(params)) if spec.study.seeds else {}
+    parameters = config.load(params)
+    reported = load_reference(reference, parameters) if spec.study.seeds else {}
     scores = files.read_json(out / ensemble.FILE) if ensemble.is_current(rows, out) else None
-    click.echo(render(spec, rows, reported, ensemble=scores))
+    click.echo(render(spec, rows, reported, parameters.data, ensemble=scores))
 
 
 def _load(file: Path, params: Path, out: Path | None) -> tuple["StudySpec", Path]:
@@ -131,19 +132,20 @@ def _run(
 
 def _score_ensemble(spec: "StudySpec", rows: Any, mnist: "Dataset", out: Path) -> None:
     """Score the ensemble; its scores and figures of its errors go to OUT and to the study's run."""
-    from digits.core import files
+    from digits.core import dataset, files
     from digits.study.ensemble import score_ensemble
     from digits.tracking.nested_runs import find_parent
     from digits.tracking.run import start_run
 
     (version,) = spec.study.seeds or {}
     params = spec.params(spec.trials()[0])
+    classes = dataset.class_names(params, mnist)
     tta = params.tta.get(version, ())
     parent = find_parent(spec.name, even_finished=True)
     with start_run(spec.name, resume=parent, root=root(), log=warn) as run:
         scores, probabilities = score_ensemble(rows, mnist, tta, out, STATE / spec.name)
         name = f"{version}-ensemble"
-        images = log_scores(run, name, scores, probabilities, mnist, params.data.classes)
+        images = log_scores(run, name, scores, probabilities, mnist, classes)
         for file, png in images.items():
             files.write_bytes(out / file, png)
     click.echo(f"{name}: {scores['test']['errors']} test errors")

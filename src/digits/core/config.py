@@ -88,15 +88,10 @@ def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     keys += [context[name] for name in ("key", "tag") if context.get(name)]
     where = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys)
     where = where.replace(".[", "[").lstrip(".")
-    value = context.get("value", error["input"])
-    try:
-        shown = json.dumps(value, default=str, ensure_ascii=False)
-    except (ValueError, TypeError, RecursionError):  # an alias to itself, a key that is no text
-        shown = repr(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    value = shown(context.get("value", error["input"]))
     match error["type"]:
         case "expected":
-            text = f"expected {error['msg']}, got {shown}"
+            text = f"expected {error['msg']}, got {value}"
         case "missing":
             text = "missing; it has no default"
         case "extra_forbidden":
@@ -104,12 +99,21 @@ def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
         case "union_tag_invalid":
             text = _unknown(str(keys[-1]), context["expected_tags"].replace("'", "").split(", "))
         case "dict_type" | "model_type" | "model_attributes_type":
-            text = f"expected a mapping of keys to values, got {shown}"
+            text = f"expected a mapping of keys to values, got {value}"
         case "list_type":
-            text = f"expected a list, got {shown}"
+            text = f"expected a list, got {value}"
         case _:
-            text = f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {shown}"
+            text = f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {value}"
     return f"{where}: {text}" if where else text
+
+
+def shown(value: Any) -> str:
+    """Return a value as JSON, cut to 60 characters."""
+    try:
+        shown = json.dumps(value, default=str, ensure_ascii=False)
+    except (ValueError, TypeError, RecursionError):  # an alias to itself, a key that is no text
+        shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def _unknown(name: str, allowed: list[str]) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digits import CLASSES
 from digits.core import files
 from digits.core.dataset import Dataset, Images, Labels, pixels
 from digits.core.schema import Transform
@@ -26,7 +25,7 @@ DOUBTFUL = frozenset(
     [947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651, 6783, 8527, 9679, 9729]
 )
 
-Probabilities = NDArray[np.float32]  # (n, 10)
+Probabilities = NDArray[np.float32]  # (n, classes)
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,11 @@ class Evaluation:
 def predict_probabilities(
     network: Any, images: Images, tta: Sequence[Transform] = ()
 ) -> Probabilities:
-    """Return a network's (n, 10) probabilities, with TTA the mean over the transforms.
+    """Return a network's (n, classes) probabilities, with TTA the mean over the transforms.
 
     Args:
-        network: its `predict` takes (n, 28, 28, 1) float32 pixels.
-        images: (n, 28, 28) uint8.
+        network: its `predict` takes (n, height, width, channels) float32 pixels.
+        images: uint8.
     """
     if not tta:
         return _predict(network, pixels(images))
@@ -68,7 +67,7 @@ def _predict(network: Any, x: NDArray[np.float32]) -> Probabilities:
 
 
 def average_probabilities(several: Sequence[Probabilities]) -> Probabilities:
-    """Return the mean of several (n, 10) probabilities: of transforms, or of networks."""
+    """Return the mean of several (n, classes) probabilities: of transforms, or of networks."""
     mean: Probabilities = np.mean(several, axis=0)
     return mean
 
@@ -88,9 +87,9 @@ def evaluate_on(
     """Evaluate a network, or the ensemble of several, on all images of a dataset.
 
     Returns:
-        What metrics/scores/ holds: the number of parameters, the scores by part, the misclassified
-        test images, the layers. And the evaluations by part: `train`, `test` and, with TTA,
-        `test_without_tta`.
+        What metrics/scores/ holds: the number of parameters, the names of the classes if the data
+        have any, the scores by part, the misclassified test images, the layers. And the evaluations
+        by part: `train`, `test` and, with TTA, `test_without_tta`.
     """
     from digits.core import models  # Imports TensorFlow, for which `score` need not wait.
 
@@ -102,6 +101,7 @@ def evaluate_on(
         parts[WITHOUT_TTA] = evaluate_model(networks, dataset.x_test, dataset.y_test)
     scores = {
         "parameters": sum(network.count_params() for network in networks),
+        **({"class_names": [*dataset.class_names]} if dataset.class_names else {}),
         **{part: evaluation.scores for part, evaluation in parts.items()},
         "misclassified": misclassified(parts["test"].probabilities, dataset.y_test),
         "layers": models.describe(networks[0]),
@@ -138,7 +138,8 @@ def write_evaluation(
         files.write_json(folder / f"{name}.json", scores)
     if folder := folders["predictions"]:
         for part, evaluation in parts.items():
-            line = "".join(map(str, predicted_labels(evaluation.probabilities)))
+            separator = "" if test.shape[1] <= 10 else " "  # Ten digits need none.
+            line = separator.join(map(str, predicted_labels(evaluation.probabilities)))
             files.write_text(folder / name / f"assigned_labels_{part}.txt", line + "\n")
         files.write_array(folder / name / "probabilities_test.npy", test)
     if folder := folders["confusion"]:
@@ -150,41 +151,48 @@ def score(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
     """Compare probabilities with labels.
 
     Returns:
-        loss (nats, 6 decimals), accuracy, errors, per_class_accuracy (10 numbers; None for
-        a digit that does not occur) and confusion_matrix (10 rows of 10).
+        loss (nats), accuracy, errors; by class its precision, recall and f1, None where there is
+        nothing to divide by; confusion_matrix, a row for each true class. Numbers have 6 decimals.
     """
-    matrix = confusion_matrix(labels, predicted_labels(probabilities))
-    right, counts = np.diag(matrix), matrix.sum(axis=1)
+    matrix = confusion_matrix(labels, predicted_labels(probabilities), probabilities.shape[1])
+    right, true, assigned = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     return {
         "loss": round(cross_entropy(probabilities, labels), 6),
         "accuracy": round(int(right.sum()) / len(labels), 6),
         "errors": len(labels) - int(right.sum()),
-        "per_class_accuracy": [
-            round(int(r) / int(n), 6) if n else None for r, n in zip(right, counts, strict=True)
-        ],
+        "precision": _shares(right, assigned),
+        "recall": _shares(right, true),
+        "f1": _shares(2 * right, true + assigned),
         "confusion_matrix": matrix.tolist(),
     }
 
 
+def _shares(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> list[float | None]:
+    return [
+        round(int(count) / int(total), 6) if total else None
+        for count, total in zip(counts, totals, strict=True)
+    ]
+
+
 def predicted_labels(probabilities: Probabilities) -> Labels:
-    """Return the most probable digit of each row: (n,) uint8."""
+    """Return the most probable class of each row: (n,) uint8."""
     labels: Labels = probabilities.argmax(axis=1).astype(np.uint8)
     return labels
 
 
 def misclassified(probabilities: Probabilities, labels: Labels) -> list[int]:
-    """Return the indices of the images whose predicted digit is not their label, ascending."""
+    """Return the indices of the images whose predicted class is not their label, ascending."""
     indices: list[int] = np.flatnonzero(predicted_labels(probabilities) != labels).tolist()
     return indices
 
 
 def cross_entropy(probabilities: Probabilities, labels: Labels) -> float:
-    """Return the mean of -log(probability of the true digit), in nats."""
+    """Return the mean of -log(probability of the true class), in nats."""
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(true.clip(SMALLEST, 1.0)).mean())
 
 
-def confusion_matrix(labels: Labels, predicted: Labels) -> NDArray[np.int64]:
-    """Return (10, 10) counts: a row for each true digit, a column for each predicted one."""
-    cells = np.ravel_multi_index((labels, predicted), (CLASSES, CLASSES))
-    return np.bincount(cells, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
+    """Return (classes, classes) counts: a row for each true class, a column for each predicted."""
+    cells = np.ravel_multi_index((labels, predicted), (classes, classes))
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)

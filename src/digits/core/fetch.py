@@ -33,15 +33,22 @@ def fetch_for(data: Data, log: Callable[[str], None] = print) -> Dataset:
     """Return the images that params.yaml names: MNIST, verified, or those of `data.dataset`."""
     if data.dataset is None:
         return fetch(data.mirrors, data.sha256, log)
-    if not data.dataset.endswith(".npz"):
-        return fetch([data.dataset], None, log)
     path = Path(os.path.expanduser(data.dataset))
+    is_archive = path.suffix == ".npz"
+    if not is_archive and (not path.is_dir() or any(path.rglob(f"{IDX_FILES[0]}*"))):
+        return fetch([data.dataset], None, log)
     try:
         log(f"reading images from {path}")
-        return load(path)
+        return load(path) if is_archive else _images_in(path)
     except DigitsError as error:
         reason = str(error).partition("; `dvc repro")[0]  # It would read the same file again.
         raise DigitsError(f"params.yaml: data.dataset: {reason}") from error
+
+
+def _images_in(folder: Path) -> Dataset:
+    from digits.core import image_folder
+
+    return check(image_folder.read(folder), str(folder))
 
 
 def fetch(
@@ -66,7 +73,8 @@ def fetch(
                 for name, content in zip(IDX_FILES, contents, strict=True):
                     if sha256:
                         _verify(name, content, sha256[name])
-                return check(Dataset(*map(_parse, IDX_FILES, contents)), mirror)
+                x_train, y_train, x_test, y_test = map(_parse, IDX_FILES, contents)
+                return check(Dataset(x_train, y_train, x_test, y_test), mirror)
             except (UnavailableError, DigitsError) as reason:
                 log(f"  not there: {reason}")
                 reasons.append(f"{mirror}: {reason}")

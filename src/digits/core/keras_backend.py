@@ -45,10 +45,10 @@ tf.get_logger().addFilter(_is_no_retracing_warning)
 
 
 def fastest_precision() -> str:
-    """Return bfloat16 where the processor multiplies it in hardware (AMX), else float32."""
+    """Return bfloat16 where the processor multiplies it in hardware, else float32."""
     cpuinfo = Path("/proc/cpuinfo")
-    has_amx = cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text().split()
-    return "bfloat16" if has_amx else "float32"
+    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
+    return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
 
 
 def compiled(function: Function, by_xla: bool = True) -> Function:

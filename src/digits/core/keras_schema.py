@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+OWN_TAG = "module.Class"  # of the user's, in layer_schema.py
 # Larger sizes fit into no memory, and Keras would report that only after minutes.
 MAX_SIZE = 1_000_000
 
@@ -93,6 +94,11 @@ class Strict(BaseModel):
 class KerasClass(Strict):
     """A class of Keras in params.yaml: `Name`, or `Name: {argument: value, …}`."""
 
+    @classmethod
+    def tag(cls) -> str:
+        """Return what an error lists among the names that may stand here."""
+        return cls.__name__
+
     @model_validator(mode="before")
     @classmethod
     def _unwrap(cls, value: Any) -> Any:
@@ -152,6 +158,10 @@ class SGD(Optimizer):
 
 class Loss(KerasClass):
     """A loss of `keras.losses`."""
+
+
+class SparseCategoricalCrossentropy(Loss):
+    pass
 
 
 class CategoricalCrossentropy(Loss):
@@ -216,15 +226,17 @@ def any_of(base: type[KerasClass]) -> Any:
 
     def class_name(value: Any) -> str | None:
         if isinstance(value, KerasClass):
-            return value.name
+            return value.tag()
         if isinstance(value, dict) and len(value) == 1:
             (value,) = value
-        return value if isinstance(value, str) else None
+        if not isinstance(value, str):
+            return None
+        return OWN_TAG if "." in value else value
 
     kinds = subclasses(base)
     example = f"one {base.__name__.lower()}, such as {kinds[0].__name__}: {{...}}"
     return Annotated[
-        Union[tuple(Annotated[kind, Tag(kind.__name__)] for kind in kinds)],  # noqa: UP007
+        Union[tuple(Annotated[kind, Tag(kind.tag())] for kind in kinds)],  # noqa: UP007
         Discriminator(class_name),
         expect(example, lambda value: class_name(value) is not None),
     ]

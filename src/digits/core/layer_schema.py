@@ -1,16 +1,21 @@
 """The layers that params.yaml may name, with their arguments and the shapes of their outputs.
 
-To allow another layer of Keras, declare it here, with `output_shape` if it changes the shape. In
+To allow another layer of Keras, declare it here, with `output_shape` if it changes the shape. A
+layer of one's own is `module.Class` of a module beside this package and needs no declaration. In
 training a layer is called as Keras calls it, unless train_step.py computes it in another way.
 """
 
+import ast
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
+from pydantic import Field, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from digits.core.keras_schema import (
+    OWN_TAG,
     Activation,
     Flag,
     Fraction,
@@ -22,16 +27,19 @@ from digits.core.keras_schema import (
     any_of,
     expect,
     expected,
+    is_int,
 )
 
 Shape = tuple[int, ...]  # of one image: (height, width, channels), or (units,) once it is flat
+CLASSES = "classes"  # as `units` of the last layer: the number of classes in the data
+SOURCES = Path(__file__).parents[2]  # the folder of this package, and of the user's modules
 
 
 class Layer(KerasClass):
     """A layer of `keras.layers`."""
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the output for that of the input.
+    def output_shape(self, shape: Shape) -> Shape | None:
+        """Return the shape of the output for that of the input; None if only Keras can tell.
 
         Raises:
             PydanticCustomError: the layer does not fit this input.
@@ -53,12 +61,21 @@ class Conv2D(Layer):
 
 
 class Dense(Layer):
-    units: PositiveInt
+    units: Annotated[
+        int | str,
+        expect(
+            f"a positive integer, or `{CLASSES}` in the last layer",
+            lambda v: v == CLASSES or is_int(v, 1),
+        ),
+    ]
     activation: Activation = "linear"
     use_bias: Flag = True
 
     def output_shape(self, shape: Shape) -> Shape:
         """Replace the last dimension, the only one that Keras multiplies."""
+        if isinstance(self.units, str):
+            what = f"a positive integer; `{CLASSES}` is for the last layer"
+            raise expected(what, self.units, "units")
         return (*shape[:-1], self.units)
 
 
@@ -130,7 +147,7 @@ class _Branched(Layer):
         ),
     ]
 
-    def output_shapes(self, shape: Shape) -> list[Shape]:
+    def output_shapes(self, shape: Shape) -> list[Shape | None]:
         """Return the shape of each branch's output for that of the input."""
         return [
             stack_shape(branch, shape, f"branches[{index}]")
@@ -141,27 +158,90 @@ class _Branched(Layer):
 class Add(_Branched):
     """The sum of the branches; with an empty one, the other is a residual."""
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: Shape) -> Shape | None:
         """Return the shape that all branches have."""
         shapes = self.output_shapes(shape)
-        if len(set(shapes)) > 1:
+        if len(set(shapes) - {None}) > 1:
             raise expected("branches of the same output shape", shapes)
-        return shapes[0]
+        return next(filter(None, shapes), None)
 
 
 class Concatenate(_Branched):
     """The channels, or the units, of all branches."""
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: Shape) -> Shape | None:
         """Return height and width of the branches, and the sum of their channels."""
         shapes = self.output_shapes(shape)
-        if len({shape[:-1] for shape in shapes}) > 1:
+        computed = [shape for shape in shapes if shape]
+        if len({shape[:-1] for shape in computed}) > 1:
             raise expected("branches of the same height and width", shapes)
-        return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+        if len(computed) < len(shapes):
+            return None
+        return (*computed[0][:-1], sum(shape[-1] for shape in computed))
 
 
-def stack_shape(layers: Sequence[Layer], shape: Shape, key: str = "") -> Shape:
-    """Return the shape of the output of layers one after another.
+class OwnLayer(Layer):
+    """A class of the user's, `module.Class`, of a module beside this package.
+
+    Attributes:
+        class_path: the module's name and that of the class.
+        keywords: its arguments, passed as they are.
+    """
+
+    class_path: str
+    keywords: dict[str, Any] = Field({})
+
+    @classmethod
+    def tag(cls) -> str:
+        """Return the form of the name."""
+        return OWN_TAG
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unwrap(cls, value: Any) -> Any:
+        (path, keywords), *_ = value.items() if isinstance(value, dict) else [(value, {})]
+        return {"class_path": path, "keywords": keywords or {}}
+
+    @model_serializer(mode="wrap")
+    def _wrap(self, serialize: Callable[[Self], dict[str, Any]]) -> dict[str, Any]:
+        return {self.class_path: self.keywords}
+
+    @model_validator(mode="after")
+    def _is_in_its_module(self) -> "OwnLayer":
+        module, _, name = self.class_path.rpartition(".")
+        shown = f"{SOURCES.name}/{self.module.name}"
+        if not (module.isidentifier() and self.module.is_file()):
+            raise expected(f"a class of a module in {SOURCES.name}, but {shown} is none", name)
+        try:
+            tree = ast.parse(self.module.read_bytes())
+        except (SyntaxError, ValueError) as error:
+            raise expected(f"Python in {shown} ({error})", name) from None
+        classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+        if name not in classes:
+            raise expected(f"one of the classes of {shown}: {', '.join(classes)}", name)
+        return self
+
+    @property
+    def name(self) -> str:
+        """The name of the module and of the class."""
+        return self.class_path
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that params.yaml sets."""
+        return self.keywords
+
+    @property
+    def module(self) -> Path:
+        """The file that defines the class."""
+        return SOURCES / f"{self.class_path.rpartition('.')[0]}.py"
+
+    def output_shape(self, shape: Shape) -> None:
+        """Return None: what the class computes is not looked at before TensorFlow is imported."""
+
+
+def stack_shape(layers: Sequence[Layer], shape: Shape, key: str = "") -> Shape | None:
+    """Return the shape of the output of layers one after another; None if only Keras can tell.
 
     Args:
         key: of the list of layers, for the error.
@@ -169,14 +249,28 @@ def stack_shape(layers: Sequence[Layer], shape: Shape, key: str = "") -> Shape:
     Raises:
         PydanticCustomError: a layer does not fit its input; names it.
     """
+    output: Shape | None = shape
     for index, layer in enumerate(layers):
+        if output is None:
+            return None
         try:
-            shape = layer.output_shape(shape)
+            output = layer.output_shape(output)
         except PydanticCustomError as error:
             what, value, inner = (error.context or {}).values()
             where = f"{key}[{index}].{layer.name}.{inner}".rstrip(".")
             raise expected(what, value, where) from None
-    return shape
+    return output
+
+
+def own_modules(layers: Sequence[Layer]) -> set[Path]:
+    """Return the files of the user's modules that layers come from, those of branches too."""
+    modules: set[Path] = set()
+    for layer in layers:
+        if isinstance(layer, OwnLayer):
+            modules.add(layer.module)
+        elif isinstance(layer, _Branched):
+            modules.update(*(own_modules(branch) for branch in layer.branches))
+    return modules
 
 
 def _check_is_map(layer: Layer, shape: Shape) -> None:

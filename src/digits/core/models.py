@@ -1,6 +1,8 @@
 """Networks: built from params.yaml, described, saved and loaded."""
 
+import importlib
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,27 +10,36 @@ from typing import Any
 
 import numpy as np
 
-from digits import CLASSES, IMAGE_SIDE, DigitsError
+from digits import DigitsError
 from digits.core import files
 from digits.core.keras_backend import keras
-from digits.core.layer_schema import Add, Concatenate, Layer, Shape
-from digits.core.schema import Model
+from digits.core.layer_schema import SOURCES, Add, Concatenate, Layer, OwnLayer, Shape
+from digits.core.schema import MNIST_CLASSES, MNIST_SHAPE, Model
 
-INPUT_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 1)
 # The earliest date that a zip archive can hold.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def build(model: Model, seed: int, images_per_epoch: int = 0) -> keras.Sequential:
-    """Return a compiled network that maps (n, 28, 28, 1) pixels to (n, 10) probabilities.
+def build(
+    model: Model,
+    seed: int,
+    images_per_epoch: int = 0,
+    shape: Shape = MNIST_SHAPE,
+    classes: int = MNIST_CLASSES,
+) -> keras.Sequential:
+    """Return a compiled network that maps (n, *shape) pixels to (n, classes) probabilities.
 
     Args:
         model: its layers, loss and optimizer.
         seed: of every random number generator; the weights follow from it.
         images_per_epoch: needed for a schedule only.
+        shape: (height, width, channels) of the images.
+
+    Raises:
+        DigitsError: a layer of the user's cannot be imported or built; names it.
     """
     keras.utils.set_random_seed(seed)
-    network = _stack(model.layers, INPUT_SHAPE, "digits", "image")
+    network = _stack(model.for_images(shape, classes).layers, shape, "digits", "image")
     optimizer, loss = model.optimizer, model.loss
     arguments = optimizer.arguments | {"learning_rate": _learning_rate(model, images_per_epoch)}
     network.compile(
@@ -53,13 +64,33 @@ def _stack(layers: Sequence[Layer], shape: Shape, name: str, input_name: str) ->
     """
     stack = keras.Sequential([keras.Input(shape, name=input_name)], name=name)
     for index, layer in enumerate(layers):
-        label = f"{index}_{layer.name}"
+        label = f"{index}_{layer.name.rpartition('.')[-1]}"
         if isinstance(layer, Add | Concatenate):
-            stack.add(_branches(layer, shape, label))
+            stack.add(_branches(layer, stack.output_shape[1:], label))
+        elif isinstance(layer, OwnLayer):
+            _add_own(layer, label, stack)
         else:
             stack.add(getattr(keras.layers, layer.name)(name=label, **layer.arguments))
-        shape = layer.output_shape(shape)
     return stack
+
+
+def _add_own(layer: OwnLayer, label: str, stack: keras.Sequential) -> None:
+    """Add a layer of the user's to a stack."""
+    try:
+        stack.add(_own_class(layer.class_path)(name=label, **layer.arguments))
+    except Exception as error:  # The user's code may raise anything.
+        raise DigitsError(
+            f"{layer.class_path}: a layer that cannot be built: {one_line(error)}"
+        ) from error
+
+
+def _own_class(class_path: str) -> type[keras.layers.Layer]:
+    """Import a layer of the user's, and register it, so that Keras saves and loads its name."""
+    module, _, name = class_path.rpartition(".")
+    kind: type[keras.layers.Layer] = getattr(importlib.import_module(module), name)
+    if f"{module}>{name}" not in keras.saving.get_custom_objects():
+        keras.saving.register_keras_serializable(package=module)(kind)
+    return kind
 
 
 def _branches(layer: Add | Concatenate, shape: Shape, name: str) -> keras.Model:
@@ -104,7 +135,7 @@ def multiply_adds(network: keras.Model) -> int:
     """Count the multiply-adds of the forward pass's matrix products, per image."""
     count = 0
     for layer in network._flatten_layers():
-        if hasattr(layer, "kernel"):
+        if hasattr(layer, "kernel") and layer._inbound_nodes:
             positions = layer.output.shape[1:-1]
             count += int(np.prod(positions)) * int(np.prod(layer.kernel.shape))
     return count
@@ -140,18 +171,46 @@ def _normalize(node: Any) -> Any:
     return {k: _normalize(v) for k, v in node.items() if k != "shared_object_id"} | constant
 
 
-def load(path: Path) -> keras.Model:
+def own_modules(network: keras.Model) -> set[Path]:
+    """Return the user's modules that a network's layers come from."""
+    names = {type(layer).__module__ for layer in network._flatten_layers()}
+    return {path for name in names if (path := SOURCES / f"{name}.py").is_file()}
+
+
+def load(path: Path, shape: Shape | None = None, classes: int | None = None) -> keras.Model:
     """Read a .keras file; code in it is not run (Keras's safe mode).
 
+    Args:
+        shape: the (height, width, channels) that it must take, if they matter.
+        classes: the number of probabilities that it must give, if it matters.
+
     Raises:
-        DigitsError: no such file, damaged, unsafe, or it does not map images to ten probabilities.
+        DigitsError: no such file, damaged, unsafe, or not a model of such images.
     """
     try:
+        _import_own_layers(path)
         network = keras.saving.load_model(path, safe_mode=True)
-        shapes = (network.input_shape, network.output_shape)
+        shapes = (network.input_shape[1:], network.output_shape[1:])
+    except DigitsError:
+        raise
     except Exception as error:  # Keras raises anything at all for a damaged file.
-        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        raise DigitsError(f"{path}: not a model that can be loaded: {reason}") from error
-    if shapes != ((None, *INPUT_SHAPE), (None, CLASSES)):
-        raise DigitsError(f"{path}: expected a model of (28, 28, 1) to (10,), got {shapes}")
+        raise DigitsError(f"{path}: not a model that can be loaded: {one_line(error)}") from error
+    expected = (tuple(shape or shapes[0]), (classes or shapes[1][-1],))
+    if shapes != expected or len(shapes[0]) != 3:
+        what = "{} to {}".format(*expected) if shape else "images to probabilities"
+        raise DigitsError(f"{path}: expected a model of {what}, got {shapes[0]} to {shapes[1]}")
     return network
+
+
+def _import_own_layers(path: Path) -> None:
+    """Register the layers of the user's that a .keras file names, if their module is here."""
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json").decode()
+    for module, name in set(re.findall(r'"registered_name": "(\w+)>(\w+)"', config)):
+        if (SOURCES / f"{module}.py").is_file():
+            _own_class(f"{module}.{name}")
+
+
+def one_line(error: Exception) -> str:
+    """Return the first line of an error's text, else the name of its type."""
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

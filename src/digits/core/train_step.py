@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from digits import CLASSES, IMAGE_SIDE
 from digits.core.augmentation import distort, random_bits
 from digits.core.dataset import Images, Labels
 from digits.core.keras_backend import compiled, keras, tf
@@ -53,7 +52,7 @@ def compile_train_steps(
 
     Args:
         network: compiled.
-        x: (n, 28, 28) uint8 images.
+        x: uint8 images.
         y: (n,) labels.
         seed: of dropout and of augmentation.
         augmentation: how the images of each batch are distorted.
@@ -79,7 +78,7 @@ def compile_train_steps(
         with tf.GradientTape() as tape:
             x = tf.cast(pixels, precision)
             probabilities = forward(network, x, optimizer.iterations.value, seed)
-            loss = network.loss(tf.one_hot(y, CLASSES), probabilities)
+            loss = network.loss(targets(network, y), probabilities)
         update(tape.gradient(loss, weights))
         right = tf.cast(tf.argmax(probabilities, axis=1) == tf.cast(y, tf.int64), tf.float32)
         return tf.stack([loss * right.shape[0], tf.reduce_sum(right)])
@@ -94,13 +93,20 @@ def compile_train_steps(
                 strength = _strength(augmentation, done, epochs, steps_per_epoch)
                 pixels = distort(augmentation, pixels, key, strength)
             else:
-                pixels = tf.cast(pixels, tf.float32)[..., tf.newaxis] / 255
+                channels = pixels if len(pixels.shape) == 4 else pixels[..., tf.newaxis]
+                pixels = tf.cast(channels, tf.float32) / 255
             return start + batch_size, totals + step(pixels, tf.gather(labels, batch))
 
         return tf.while_loop(lambda start, totals: start < last, body, (first, tf.zeros(2)))[1]
 
     layers = network._flatten_layers()
     return compiled(run, by_xla=not any(isinstance(layer, WINDOWED) for layer in layers))
+
+
+def targets(network: keras.Model, y: Any) -> Any:
+    """Return labels as the network's loss takes them: (n,), or (n, classes) of 0 and 1."""
+    sparse = isinstance(network.loss, keras.losses.SparseCategoricalCrossentropy)
+    return y if sparse else tf.one_hot(y, network.output_shape[-1])
 
 
 def _strength(limits: Augmentation, step: Any, epochs: int, steps_per_epoch: int) -> Any:
@@ -121,14 +127,16 @@ def forward(network: keras.Model, x: Any, step: Any, seed: int) -> Any:
     leaves out at the lower and right edge is not computed.
 
     Args:
-        x: (n, 28, 28, 1) pixels from 0 to 1, in the precision of all that comes before softmax.
+        x: (n, height, width, channels) pixels from 0 to 1, in the precision of all that comes
+            before softmax.
         step: the number of the step, from which dropout follows with the seed.
 
     Returns:
-        (n, 10) float32 probabilities.
+        (n, classes) float32 probabilities.
     """
     layers = network.layers
-    x = x[:, : _used_side(layers, 0), : _used_side(layers, 1)]
+    _, height, width, _ = x.shape
+    x = x[:, : _used_side(layers, height, 0), : _used_side(layers, width, 1)]
     return _forward(layers, x, (step, np.uint32(seed)))
 
 
@@ -241,17 +249,17 @@ def _kernel(layer: Any, x: Any) -> Any:
     return tf.cast(layer.kernel.value, x.dtype)
 
 
-def _used_side(layers: list[Any], axis: int) -> int:
+def _used_side(layers: list[Any], side: int, axis: int) -> int:
     """Return how many rows (axis 0) or columns (1) of the image reach the first pool's output."""
     lost = 0
     for layer in layers:
         if isinstance(layer, MaxPooling2D) and layer.padding == "valid":
-            unused: int = (IMAGE_SIDE - lost - layer.pool_size[axis]) % layer.strides[axis]
-            return IMAGE_SIDE - unused
+            unused: int = (side - lost - layer.pool_size[axis]) % layer.strides[axis]
+            return side - unused
         if not isinstance(layer, Conv2D) or (layer.padding, layer.strides) != ("valid", (1, 1)):
             break
         lost += layer.kernel_size[axis] - 1
-    return IMAGE_SIDE
+    return side
 
 
 def _batch_normalize(x: Any, layer: Any) -> Any:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from digits import CLASSES, DigitsError
+from digits import DigitsError
 from digits.core import models
-from digits.core.dataset import Dataset, Images, Labels, hold_out
+from digits.core.dataset import Dataset, Images, Labels, fit_to_images, hold_out
 from digits.core.evaluation import predict_probabilities, predicted_labels
 from digits.core.keras_backend import fastest_precision, keras, tf
 from digits.core.schema import Augmentation, Params
-from digits.core.train_step import compile_train_steps
+from digits.core.train_step import compile_train_steps, targets
 
 History = Mapping[str, Sequence[float]]
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -97,12 +97,14 @@ def train_model(
         callbacks: run before those that params.yaml lists for the version.
 
     Raises:
-        DigitsError: the loss is no longer a number; names version, epoch and learning rate.
+        DigitsError: the layers do not fit the images, or the loss is no longer a number; names
+            version and layer, or version, epoch and learning rate.
     """
-    model = params.model(version)
+    model = fit_to_images(params, version, dataset)
     train_indices, held_out = hold_out(dataset.y_train, params.data.validation, params.seed)
     precision = fastest_precision() if model.precision == "auto" else model.precision
-    network = models.build(model, seed, len(train_indices))
+    size = (dataset.image_shape, dataset.classes)
+    network = models.build(model, seed, len(train_indices), *size)
     x, y = dataset.x_train, dataset.y_train
     timer = EpochTimer()
     listed = [
@@ -151,7 +153,7 @@ def fit(
     hooks for batches.
 
     Args:
-        x: (n, 28, 28) uint8 images.
+        x: uint8 images.
         y: (n,) labels.
         seed: of the order of the images, another one in every epoch, and of dropout.
         augmentation, precision: as `compile_train_steps` takes them.
@@ -212,7 +214,7 @@ def _calls(images: int, batch_size: int) -> list[tuple[int, int, int]]:
 
 def _validate(network: keras.Model, x: Images, y: Labels) -> dict[str, float]:
     probabilities = predict_probabilities(network, x)
-    loss = network.loss(keras.utils.to_categorical(y, CLASSES), probabilities)
+    loss = network.loss(targets(network, y), probabilities)
     return {"loss": float(loss), "accuracy": float(np.mean(predicted_labels(probabilities) == y))}
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digits import CLASSES
 from digits.handwriting.segmentation import DigitCrop
 
+DIGITS = range(10)
 SIDES = ("left", "top", "right", "bottom")
 # What `digits.tracking.pyfunc.ImageClassifier.predict` maps images to.
 Classify = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
@@ -66,7 +66,7 @@ def predict_digits(
 def as_table(predictions: Sequence[Prediction]) -> str:
     """Format predictions as a table: the digit and the probability of each digit in percent."""
     width = max((len(prediction.image) for prediction in predictions), default=0)
-    heads = " ".join(f"{digit:>5}" for digit in range(CLASSES))
+    heads = " ".join(f"{digit:>5}" for digit in DIGITS)
     lines = [f"{'':{width}}  digit  {heads}  %"]
     for prediction in predictions:
         if prediction.label is None:
@@ -88,9 +88,9 @@ def as_csv(predictions: Iterable[Prediction]) -> str:
     """Format predictions as CSV with a header; without a digit, label and numbers are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    probabilities = [f"p{digit}" for digit in range(CLASSES)]
+    probabilities = [f"p{digit}" for digit in DIGITS]
     writer.writerow(["image", "number", "label", *SIDES, *probabilities])
-    empty = [""] * (len(SIDES) + CLASSES)
+    empty = [""] * (len(SIDES) + len(DIGITS))
     for prediction in predictions:
         numbers = [*prediction.box, *prediction.probabilities] or empty
         writer.writerow([prediction.image, prediction.number, prediction.label, *numbers])

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from digits import IMAGE_SIDE
-
+IMAGE_SIDE = 28  # pixels of MNIST's images
 BOX = 20  # pixels; the longer side of a digit in MNIST
 MIN_CONTRAST = 0.08  # of the whole range; fainter differences are background
 MIN_SIGNAL_TO_NOISE = 5.0  # contrast in standard deviations of the background

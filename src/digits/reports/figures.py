@@ -12,8 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from digits import CLASSES, IMAGE_SIDE
-from digits.core.schema import Model
+from digits.core.schema import MNIST_SHAPE, Model
 from digits.reports.statistics import CALIBRATION_BINS, calibration
 
 OURS, REPORTED = "#1f6fb4", "#d9822b"
@@ -31,7 +30,8 @@ COLORS = {
 WIDTH = 8.0  # inches: the 880 pixels at which GitHub shows a picture, so that no text shrinks
 MISCLASSIFIED = 48  # at most so many are shown
 Column = Mapping[str, Sequence[float]]
-Names = Sequence[str] | None  # of the ten classes
+Names = Sequence[str] | None  # of the classes, if they have any
+MOST_CLASSES = 30  # are shown one by one
 
 
 def png(figure: Figure) -> bytes:
@@ -77,16 +77,20 @@ def plain_numbers(axis: Axis) -> None:
 
 
 def samples(
-    x: NDArray[np.uint8], y: NDArray[np.uint8], each: int = 12, names: Names = None
+    x: NDArray[np.uint8],
+    y: NDArray[np.uint8],
+    each: int = 12,
+    names: Names = None,
+    title: str = "MNIST training images, by label",
 ) -> Figure:
-    """Draw the first `each` images of every class in a row, labelled with names or digits."""
-    title = "training images, by label" if names else "MNIST training images, by label"
-    figure = canvas(title, 10 * 0.55 + 0.7, each * 0.55 + 0.7)
+    """Draw the first `each` images of every class in a row, labelled with names or numbers."""
+    classes = min(int(y.max()) + 1, MOST_CLASSES)
+    figure = canvas(title, classes * 0.55 + 0.7, each * 0.55 + 0.7)
     axes = figure.add_subplot()
-    rows = [x[np.flatnonzero(y == digit)[:each]] for digit in range(10)]
+    rows = [x[np.flatnonzero(y == label)[:each]] for label in range(classes)]
     height, _ = _gallery(axes, rows, each, above=2)
-    centres = (np.arange(10) + 0.5) * height
-    axes.set_yticks(centres, _labels(names), fontsize=8 if names else 13)
+    centres = (np.arange(classes) + 0.5) * height
+    axes.set_yticks(centres, _labels(names, classes), fontsize=8 if names else 13)
     return figure
 
 
@@ -96,17 +100,22 @@ def _gallery(
     """Draw rows of images as one picture, in a fraction of the time that axes for each would take.
 
     Args:
+        rows: of grey images, drawn as ink on paper, or of colour; of other channels the first.
         above: free pixels above each image.
 
     Returns:
         Height and width, in pixels, of an image with the space around it.
     """
-    height, width = IMAGE_SIDE + above, IMAGE_SIDE + 3
-    sheet = np.zeros((len(rows) * height, columns * width), dtype=np.uint8)
+    image_height, image_width, *channels = rows[0].shape[1:]
+    is_colour = channels in ([3], [4])
+    paper = 255 if is_colour else 0
+    height, width = image_height + above, image_width + 3
+    sheet_shape = (len(rows) * height, columns * width, *(channels if is_colour else []))
+    sheet = np.full(sheet_shape, paper, dtype=np.uint8)
     for number, row in enumerate(rows):
-        for column, image in enumerate(row):
+        for column, image in enumerate(row if is_colour or not channels else row[..., 0]):
             bottom, left = (number + 1) * height, column * width
-            sheet[bottom - IMAGE_SIDE : bottom, left : left + IMAGE_SIDE] = image
+            sheet[bottom - image_height : bottom, left : left + image_width] = image
     axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.tick_params(length=0)
@@ -114,14 +123,19 @@ def _gallery(
     return height, width
 
 
-def layers(version: str, described: Sequence[Mapping[str, Any]], model: Model | None) -> Figure:
+def layers(
+    version: str,
+    described: Sequence[Mapping[str, Any]],
+    model: Model | None,
+    image_shape: Sequence[int] = MNIST_SHAPE,
+) -> Figure:
     """Draw a network's layers as a table, from the image down to the probabilities.
 
     Args:
         described: of each layer, as in the scores: type, output shape and number of parameters.
         model: the version's parameters, for activations, kernels and strides.
     """
-    rows = _layer_rows(described, model)
+    rows = _layer_rows(described, model, image_shape)
     total = sum(layer["parameters"] for layer in described)
     figure = canvas(f"{version}: {total:,} parameters", 0.36 * len(rows) + 0.9)
     axes = figure.add_subplot()
@@ -137,12 +151,15 @@ def layers(version: str, described: Sequence[Mapping[str, Any]], model: Model | 
     return figure
 
 
-def _layer_rows(described: Sequence[Mapping[str, Any]], model: Model | None) -> list[list[str]]:
+def _layer_rows(
+    described: Sequence[Mapping[str, Any]], model: Model | None, image_shape: Sequence[int]
+) -> list[list[str]]:
     """Return the texts of `layers`; BatchNormalization and ReLU join the layer before them."""
-    rows: list[list[Any]] = [["image", "", "", f"{IMAGE_SIDE} × {IMAGE_SIDE} × 1", 0]]
+    rows: list[list[Any]] = [["image", "", "", _by(image_shape), 0]]
     layers = model.layers if model else []
     # Scores of other parameters may be drawn, if `digits plot` is called by hand.
-    fits = [layer.name for layer in layers] == [layer["type"] for layer in described]
+    names = [layer.name.rpartition(".")[-1] for layer in layers]
+    fits = names == [layer["type"] for layer in described]
     for index, layer in enumerate(described):
         name, arguments = layer["type"], layers[index].arguments if fits else {}
         if name in ("BatchNormalization", "ReLU") and index:
@@ -178,11 +195,12 @@ def learning_curves(
     """
     smoothing = model.loss.arguments.get("label_smoothing") if model else None
     loss = f"loss, labels smoothed by {smoothing:g}" if smoothing else "loss"
+    run = "ours" if reported else "this run"
     figure = canvas(f"{version}: training", 3.8)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for label, style, color, column in (
-            ("ours", "o-", OURS, ours[name]),
-            ("ours, held-out images", "--", OURS, ours.get(f"val_{name}")),
+            (run, "o-", OURS, ours[name]),
+            (f"{run}, held-out images", "--", OURS, ours.get(f"val_{name}")),
             ("2018", "s-", REPORTED, reported and reported[name]),
         ):
             if column:
@@ -208,11 +226,12 @@ def confusion(
     """Draw counts by true and predicted class; the errors are shaded, the diagonal is not."""
     counts = np.array(matrix)
     errors = counts * (1 - np.eye(len(counts), dtype=int))
-    figure = canvas("", 5.8, 6.6)
+    classes = len(counts)
+    figure = canvas("", *((5.8, 6.6) if classes <= 10 else (7.6, WIDTH)))
     axes = figure.add_subplot()
     shades = axes.imshow(errors, cmap="Reds", vmin=0, vmax=max(int(errors.max()), 1))
     for (row, column), count in np.ndenumerate(counts):
-        if count:
+        if count and classes <= MOST_CLASSES:
             dark = errors[row, column] > 0.6 * errors.max()
             axes.text(column, row, count, ha="center", va="center", color="w" if dark else "k")
     axes.set(
@@ -220,8 +239,9 @@ def confusion(
         xlabel="assigned",
         ylabel="true",
     )
-    axes.set_xticks(range(10), _labels(names), rotation=90 if names else 0)
-    axes.set_yticks(range(10), _labels(names))
+    if classes <= MOST_CLASSES:
+        axes.set_xticks(range(classes), _labels(names, classes), rotation=90 if names else 0)
+        axes.set_yticks(range(classes), _labels(names, classes))
     figure.colorbar(shades, label="errors", ticks=MaxNLocator(integer=True))
     return figure
 
@@ -245,14 +265,15 @@ def misclassified(
     title = f"{version}: {count} misclassified test images{rest}\nlabel → assigned (probability)"
     rows = [shown[start : start + columns] for start in range(0, max(len(shown), 1), columns)]
     figure = canvas(title, len(rows) * 1.15 + 0.65)
-    axes, labels = figure.add_subplot(), _labels(names)
+    axes, labels = figure.add_subplot(), _labels(names, probabilities.shape[1])
     height, width = _gallery(axes, [x[row] for row in rows], columns, above=9)
     for position, index in enumerate(shown):
         row, column = divmod(position, columns)
         # Names need two lines.
         arrow, size = ("→\n", 6) if names else ("→ ", 9)
         text = f"{labels[y[index]]} {arrow}{labels[predicted[index]]} ({confidence[index]:.2f})"
-        axes.text(column * width + 14, row * height + 7, text, fontsize=size, ha="center")
+        middle = column * width + (width - 3) / 2
+        axes.text(middle, row * height + 7, text, fontsize=size, ha="center")
     return figure
 
 
@@ -260,7 +281,7 @@ def reliability(probabilities: Mapping[str, NDArray[np.float32]], y: NDArray[np.
     """Draw accuracy by confidence, and beneath it how many images have which confidence.
 
     Args:
-        probabilities: of each version, (n, 10) of the n images with labels y.
+        probabilities: of each version, (n, classes) of the n images with labels y.
     """
     title = f"Calibration on the test images, in {CALIBRATION_BINS} bins"
     figure, cells = panels(title, len(probabilities), parts=2)
@@ -279,8 +300,8 @@ def reliability(probabilities: Mapping[str, NDArray[np.float32]], y: NDArray[np.
     return figure
 
 
-def _labels(names: Names) -> Sequence[str]:
-    return names or [str(digit) for digit in range(CLASSES)]
+def _labels(names: Names, classes: int) -> Sequence[str]:
+    return [*names][:classes] if names else [str(label) for label in range(classes)]
 
 
 def curves(ours: Mapping[str, Column], reported: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from digits import DigitsError
 from digits.core import files
+from digits.core.schema import Data
 
-TIMES = "times.json"
+REFERENCE, TIMES = "report-2018.json", "times.json"
 Times = dict[str, dict[str, Any]]
 
 
@@ -37,17 +38,29 @@ class Version:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The results of all versions; `reference` is the 2018 report, report-2018.json."""
+    """The results of all versions.
+
+    Attributes:
+        reference: the 2018 report, as `read_reference` returns it.
+        data: the images that the versions are of.
+    """
 
     reference: Mapping[str, Any]
     versions: Sequence[Version]
+    data: Data
+
+    @property
+    def compared(self) -> bool:
+        """Return whether the 2018 report has any of the versions."""
+        return any(version.reported for version in self.versions)
 
 
-def read(folder: Path, times: Times) -> Metrics:
+def read(folder: Path, times: Times, data: Data) -> Metrics:
     """Read the metrics folder.
 
     Args:
         times: as `read_times` or `updated_times` returns them.
+        data: the block `data` of params.yaml.
 
     Raises:
         DigitsError: a file is missing or damaged.
@@ -55,15 +68,38 @@ def read(folder: Path, times: Times) -> Metrics:
     names = sorted(path.stem for path in (folder / "scores").glob("*.json"))
     if not names:
         raise DigitsError(f"{folder / 'scores'}: no scores there; run `dvc repro`")
-    reference = files.read_json(folder / "report-2018.json")
-    return Metrics(reference, [_version(folder, n, times, reference["versions"]) for n in names])
+    reference = read_reference(folder / REFERENCE, data)
+    reported = reference.get("versions", {})
+    return Metrics(reference, [_version(folder, n, times, reported) for n in names], data)
+
+
+def read_reference(path: Path, data: Data) -> Mapping[str, Any]:
+    """Read what 2018 reported of MNIST; {} if there is no such file, or the images are others."""
+    is_mnist = data.dataset is None
+    reference: Mapping[str, Any] = files.read_json(path) if is_mnist and path.exists() else {}
+    return reference
+
+
+def read_scores(path: Path) -> Mapping[str, Any]:
+    """Read the scores of a version or an ensemble.
+
+    Raises:
+        DigitsError: missing, damaged, or of earlier code, which wrote no precision.
+    """
+    scores: Mapping[str, Any] = files.read_json(path)
+    if "precision" not in scores["test"]:
+        raise DigitsError(
+            f"{path}: expected precision, recall and f1 by class; `dvc repro -f evaluate` or, of "
+            "an ensemble, `make ensemble` scores anew"
+        )
+    return scores
 
 
 def _version(folder: Path, name: str, times: Times, reported: Mapping[str, Any]) -> Version:
     time = times.get(name)
     return Version(
         name=name,
-        scores=files.read_json(folder / "scores" / f"{name}.json"),
+        scores=read_scores(folder / "scores" / f"{name}.json"),
         history=files.read_columns(folder / "history" / f"{name}.csv"),
         time=time if time and time["history_sha256"] == _history(folder, name) else None,
         reported=reported.get(name),

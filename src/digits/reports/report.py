@@ -8,9 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from digits import DigitsError
-from digits.core import files
 from digits.reports import figures, study_figures, study_report, tables
-from digits.reports.metrics import Metrics, Version
+from digits.reports.metrics import Metrics, Version, read_scores
 from digits.reports.statistics import summarise
 from digits.reports.study_report import is_of, scores_over_seeds, summaries
 from digits.study import spec as study_spec
@@ -47,7 +46,7 @@ def read_studies(folder: Path, studies: Path, params: Path, warn: Warn) -> list[
             warn(f"{path.parent / 'report.md'}: not written: {error}")
             continue
         ensemble = path.with_name("ensemble.json")
-        scores = files.read_json(ensemble) if ensemble.exists() else None
+        scores = read_scores(ensemble) if ensemble.exists() else None
         results.append(StudyResults(path.parent, spec, read_trials(path), scores))
     return results
 
@@ -59,7 +58,7 @@ def render_all(
     contents = {folder / "report.md": render(metrics, studies, warn).encode()}
     if figure := errors_and_time(metrics, studies):
         contents[folder / "errors-and-time.png"] = figures.png(figure)
-    reference = metrics.reference["versions"]
+    reference = metrics.reference.get("versions", {})
     for study in studies:
         drawn = {}
         if study.spec.study.seeds and (versions := summaries(study.trials, reference)):
@@ -72,6 +71,7 @@ def render_all(
             study.spec,
             study.trials,
             reference,
+            metrics.data,
             ensemble=study.ensemble,
             figures={*drawn, *(path.name for path in study.folder.glob("*.png"))},
         )
@@ -124,10 +124,11 @@ def errors_and_time(metrics: Metrics, studies: Sequence[StudyResults]) -> Figure
     """
     versions = [version for version in metrics.versions if version.time]
     machines = dict.fromkeys(tables.hardware(version.time or {}) for version in versions)
-    note = f"Ours: {tables.listed(list(machines))}." if machines else ""
+    note = tables.listed(list(machines)) if machines else ""
     if any(version.reported for version in versions):
         hardware = f"2018: {metrics.reference['hardware']};\n"
-        note = f"{hardware}its times include scoring the training images after every epoch.\n{note}"
+        including = "its times include scoring the training images after every epoch.\n"
+        note = f"{hardware}{including}Ours: {note}."
     trials = [study.trials for study in studies]
     errors = {}
     for version in versions:

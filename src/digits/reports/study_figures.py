@@ -90,12 +90,14 @@ def errors_and_time(
     figure = canvas("Test errors against training time", 5.6)
     axes = figure.add_subplot(xscale="log", yscale="log")
     text: Style = {"textcoords": "offset points", "weight": "bold"}
+    spread = "mean ± standard deviation over n seeds"
+    if any(version.reported for version in versions):
+        spread = f"ours, {spread}"
     for version in versions:
         summary = errors[version.name]
         # A logarithmic axis has no 0.
         ours = (version.seconds or 0, max(summary.mean, 0.5))
         label = f"{version.name} (n = {summary.n})"
-        spread = "ours, mean ± standard deviation over n seeds"
         axes.errorbar(*ours, summary.deviation, fmt="o", color=OURS, capsize=4, label=spread)
         axes.annotate(label, ours, (8, -14), color=OURS, **text)
         # Room for the labels, also around a single point.

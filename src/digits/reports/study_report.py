@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from digits import DigitsError
 from digits.core import config
+from digits.core.schema import Data
 from digits.reports import tables
 from digits.reports.statistics import LEVEL, Summary, familywise_level, mcnemar, summarise
 from digits.study.results import Row
@@ -23,6 +24,7 @@ def render(
     spec: StudySpec,
     trials: Trials,
     reference: Reference,
+    data: Data,
     *,
     ensemble: Mapping[str, Any] | None = None,
     figures: Collection[str] = (),
@@ -31,7 +33,8 @@ def render(
 
     Args:
         trials: rows of `digits.study.results.read_trials`.
-        reference: the versions of the 2018 report; {} if the study has other data.
+        reference: the versions of the 2018 report; {} if there is none of these images.
+        data: the images, as params.yaml has them.
         ensemble: the content of ensemble.json beside trials.csv, if it exists.
         figures: names of the figures beside the page, which it shows.
 
@@ -56,6 +59,8 @@ def render(
         f"study-{kind}.md.j2",
         spec=spec,
         subject=subject(spec),
+        reference=reference,
+        data=data,
         trials=trials,
         machines=sorted({tables.hardware(t["machine"]) for t in trials if t["machine"]}),
         figures=sorted(figures),

@@ -24,7 +24,8 @@ def columns(*names: object, left: int = 1) -> str:
 
 def row(*cells: object) -> str:
     """Return one line of a Markdown table."""
-    return f"| {' | '.join(number(cell) for cell in _flat(cells))} |"
+    texts = [number(cell).replace("|", "\\|") for cell in _flat(cells)]
+    return f"| {' | '.join(texts)} |"
 
 
 def _flat(cells: Iterable[object]) -> list[object]:
@@ -47,6 +48,26 @@ def signed(value: float | None, spec: str = "", unit: str = "", scale: float = 1
     if value is None:
         return MISSING
     return ("−" if value < 0 else "+" if value else "±") + number(abs(value), spec, unit, scale)
+
+
+def class_rows(scores: Mapping[str, Any], names: Sequence[str] | None) -> list[list[object]]:
+    """Return for each class its name or label, images, errors, precision, recall and F1.
+
+    Args:
+        scores: of one part, as `digits.core.evaluation.score` returns them.
+        names: of the classes; used if there is one for each class of the scores.
+    """
+    matrix = scores["confusion_matrix"]
+    labels = names if names and len(names) == len(matrix) else range(len(matrix))
+    return [
+        [
+            name,
+            f"{sum(counts):,}",
+            f"{sum(counts) - counts[label]:,}",
+            *(percent(scores[measure][label]) for measure in ("precision", "recall", "f1")),
+        ]
+        for label, (name, counts) in enumerate(zip(labels, matrix, strict=True))
+    ]
 
 
 def doubtful(scores: Mapping[str, Any]) -> list[int]:
@@ -119,7 +140,7 @@ def environment(loader: BaseLoader) -> Environment:
         autoescape=False,  # the pages are Markdown
     )
     numbers = (number, percent, signed, summarise, mean_deviation, spread, placed, interval)
-    for helper in (columns, row, bold, listed, hardware, software, doubtful, *numbers):
+    for helper in (columns, row, bold, listed, hardware, software, class_rows, doubtful, *numbers):
         result.globals[helper.__name__] = result.filters[helper.__name__] = helper
     result.globals |= {"LEVEL": LEVEL, "DOUBTFUL": DOUBTFUL, "familywise_p": familywise_p}
     return result

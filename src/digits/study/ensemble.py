@@ -26,7 +26,7 @@ def score_ensemble(
     """Score the ensemble of all trials' networks, and write ensemble.json and its probabilities.
 
     Returns:
-        The scores, as in the file, and the (n, 10) probabilities of the test images.
+        The scores, as in the file, and the (n, classes) probabilities of the test images.
 
     Raises:
         DigitsError: a network is not there.
@@ -46,7 +46,7 @@ def score_ensemble(
     test = parts["test"]
     scores["members"] = {
         row["name"]: {
-            "per_class_accuracy": evaluation.score(member, dataset.y_test)["per_class_accuracy"],
+            "recall": evaluation.score(member, dataset.y_test)["recall"],
             "misclassified": evaluation.misclassified(member, dataset.y_test),
         }
         for row, member in zip(rows, test.member_probabilities, strict=True)

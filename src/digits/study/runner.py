@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from digits import DigitsError
-from digits.core.dataset import Dataset, hold_out
+from digits.core.dataset import Dataset, fit_to_images, hold_out
 from digits.study import results
 from digits.study.ensemble import network_path
 from digits.study.results import Results, Row
@@ -51,9 +51,12 @@ def run_study(
         log: prints a line about the progress.
 
     Raises:
-        DigitsError: there are fewer images than the study holds out, another process is at work on
-            it, or trials failed; the rows of the others are in the table.
+        DigitsError: a version does not fit the images, there are fewer than the study holds out,
+            another process is at work on it, or trials failed; the rows of the others are in the
+            table.
     """
+    for trial in {trial.version: trial for trial in spec.trials()}.values():
+        fit_to_images(spec.params(trial), trial.version, dataset)
     _check_folds(spec, dataset)
     with _lock(context.state):
         table = Results(out / results.TABLE, spec, dataset.digest())

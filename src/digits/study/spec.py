@@ -11,8 +11,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from digits import DigitsError, core
-from digits.core import config, keras_schema
+from digits.core import config, files, keras_schema
 from digits.core.keras_schema import Count, Flag, PositiveInt, Strict, expect, expected, one_of
+from digits.core.layer_schema import own_modules
 from digits.core.schema import TTA, Model, Params, Seed
 
 AS_IS = "as_is"  # the name of the errors without test-time augmentation
@@ -220,6 +221,7 @@ class StudySpec:
             "threads": self.study.threads,
             "data": data_digest,
             "code": code_digest(),
+            **({"layers": own} if (own := own_layers_digests(params.model(trial.version))) else {}),
         }
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -230,6 +232,11 @@ def code_digest() -> str:
     for path in sorted(Path(core.__path__[0]).glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+def own_layers_digests(model: Model) -> list[str]:
+    """Return the SHA-256 of the user's modules that a model's layers come from."""
+    return [files.sha256(path) for path in sorted(own_modules(model.layers))]
 
 
 def load(path: Path, params: Path) -> StudySpec:

@@ -4,6 +4,7 @@ Nothing here imports MLflow, which takes seconds.
 """
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,7 +15,7 @@ from filelock import FileLock
 
 from digits import DigitsError
 
-EXPERIMENT = "mnist"
+PROJECT = Path(__file__).parents[3] / "MLproject"
 DATABASE, ARTIFACTS = "mlflow.db", "mlruns"
 PROXIED = "mlflow-artifacts:"  # where artifacts go if `mlflow ui` made the database
 HEALTH_TIMEOUT = 4  # seconds
@@ -26,6 +27,16 @@ LOCATIONS = (
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
 )
+
+
+def _project_name() -> str:
+    """Return the name in MLproject; a copy of this package without it has no project."""
+    text = PROJECT.read_text(encoding="utf-8") if PROJECT.exists() else ""
+    match = re.search(r"^name: *['\"]?([^'\"#\n]+)", text, re.MULTILINE)
+    return match[1].strip() if match else "digits"
+
+
+EXPERIMENT = _project_name()
 
 
 def address(root: Path) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
+from numpy.typing import NDArray
 
 import digits
-from digits import CLASSES, IMAGE_SIDE
+from digits.core.layer_schema import Shape
 from digits.core.schema import Transform
 from digits.tracking import machine
 
@@ -21,13 +22,6 @@ CODE = "code"
 # The files of this package that pyfunc.py imports or may import.
 SOURCES = ("__init__.py", "core/*.py", "tracking/__init__.py", "tracking/pyfunc.py")
 REQUIREMENTS = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pydantic", "psutil")
-# One image of a bar, which may be read as a 1.
-EXAMPLE = np.zeros((1, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
-EXAMPLE[:, 4:24, 13:15] = 255
-SIGNATURE = infer_signature(
-    EXAMPLE,
-    {"label": np.zeros(1, np.int64), "probabilities": np.zeros((1, CLASSES), np.float32)},
-)
 
 
 def log_model(network: Any, tta: Sequence[Transform], run_id: str) -> str:
@@ -68,6 +62,14 @@ def tta_json(tta: Sequence[Transform]) -> str:
     return json.dumps([transform.model_dump() for transform in tta])
 
 
+def example_image(shape: Shape) -> NDArray[np.uint8]:
+    """Return one image of a bar, which may be read as a 1: (1, height, width) if it is grey."""
+    height, width, channels = shape
+    image = np.zeros((1, height, width, channels), np.uint8)
+    image[:, height // 7 : height - height // 7, max(width // 2 - 1, 0) : width // 2 + 1] = 255
+    return image if channels > 1 else image[..., 0]
+
+
 class _Flavor:
     """Tells MLflow's `Model.log` how to write a model."""
 
@@ -75,17 +77,24 @@ class _Flavor:
     def save_model(
         path: str, mlflow_model: Model, network: Any, tta: str, validate_serving_input: bool
     ) -> None:
-        from digits.tracking import pyfunc  # isort: skip  Imports TensorFlow.
+        # These import TensorFlow.
+        from digits.core.models import own_modules
+        from digits.tracking import pyfunc  # isort: skip
         import mlflow.keras
 
+        example, classes = example_image(network.input_shape[1:]), network.output_shape[-1]
+        answer = {
+            "label": np.zeros(1, np.int64),
+            "probabilities": np.zeros((1, classes), np.float32),
+        }
         folder = Path(path)
         folder.mkdir()  # MLflow 3.17 writes the input example before (its issue 16183).
         mlflow.keras.save_model(
             network,
             path,
             mlflow_model=mlflow_model,
-            signature=SIGNATURE,
-            input_example=EXAMPLE,
+            signature=infer_signature(example, answer),
+            input_example=example,
             # Without it MLflow loads the model in another process to see what it imports.
             pip_requirements=[f"{n}=={v}" for n, v in machine.libraries(REQUIREMENTS).items()],
         )
@@ -95,6 +104,8 @@ class _Flavor:
             target = folder / CODE / package.name / source.relative_to(package)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
+        for module in own_modules(network):
+            shutil.copy(module, folder / CODE / module.name)
         environment = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]["env"]
         mlflow.pyfunc.add_to_model(
             mlflow_model,

@@ -67,4 +67,7 @@ def _of_experiment(runs: Sequence[Run]) -> str:
         if reported := run.data.tags.get(REPORTED):
             is_better = run.data.metrics["test_accuracy"] > float(reported)
             verdict["Better" if is_better else "Not better"].append(run.data.tags["version"])
-    return render("experiment", runs=runs, reported_tag=REPORTED, verdict=verdict)
+    compared = any(verdict.values())
+    return render(
+        "experiment", runs=runs, reported_tag=REPORTED, verdict=verdict, compared=compared
+    )

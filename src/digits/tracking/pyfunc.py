@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digits import CLASSES
 from digits.core import models
 from digits.core.evaluation import predict_probabilities
 from digits.core.keras_backend import tf
@@ -28,18 +27,20 @@ class ImageClassifier:
 
     def __init__(self, network: Any, tta: Sequence[Transform] = ()) -> None:
         self._network, self._tta = _CompiledNetwork(network), tta
+        self.image_shape: tuple[int, ...] = network.input_shape[1:]
+        self.classes: int = network.output_shape[-1]
 
     def predict(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """Return the `label` (n,) int64 and the `probabilities` (n, 10) float32 of images.
+        """Return the `label` (n,) int64, the `probabilities` (n, classes) float32 of images.
 
         Args:
-            images: (n, 28, 28) uint8, ink 255 on background 0, as in MNIST.
+            images: uint8 as in training: of MNIST (n, 28, 28), ink 255 on background 0.
 
         Raises:
             MlflowException: an image has no value above 1.
         """
         # Values scaled to 0 … 1 arrive here truncated to integers when MLflow reads them from JSON.
-        pale = np.flatnonzero(images.max(axis=(1, 2), initial=0) <= 1)
+        pale = np.flatnonzero(images.max(axis=tuple(range(1, images.ndim)), initial=0) <= 1)
         if len(pale):
             from mlflow.exceptions import MlflowException
 
@@ -48,14 +49,15 @@ class ImageClassifier:
                 f"image {pale[0]} has no ink: all its numbers are 0 or 1, expected some up to 255"
             )
         batches = [images[at : at + MAX_BATCH] for at in range(0, len(images), MAX_BATCH)]
-        empty = np.zeros((0, CLASSES), np.float32)
+        empty = np.zeros((0, self.classes), np.float32)
         probabilities = np.concatenate([empty, *map(self._predict_batch, batches)])
         return {"label": probabilities.argmax(axis=1), "probabilities": probabilities}
 
     def _predict_batch(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pad a batch to a power of two, since XLA compiles a transform anew for each size."""
         size = 1 << (len(images) - 1).bit_length()
-        padded = np.pad(images, ((0, size - len(images)), (0, 0), (0, 0)))
+        rest = [(0, 0)] * (images.ndim - 1)
+        padded = np.pad(images, [(0, size - len(images)), *rest])
         return predict_probabilities(self._network, padded, self._tta)[: len(images)]
 
 
@@ -70,7 +72,7 @@ class _CompiledNetwork:
         )
 
     def predict(self, x: NDArray[np.float32], **_options: Any) -> NDArray[np.float32]:
-        """Return (n, 10) probabilities; Keras's options, as batch_size, do not matter here."""
+        """Return (n, classes) probabilities; Keras's options, as batch_size, do not matter here."""
         probabilities: NDArray[np.float32] = self._graph(x).numpy()
         return probabilities
 

@@ -129,6 +129,13 @@ def load(name: str) -> Any:
         return mlflow.pyfunc.load_model(f"models:/{name}@{CHAMPION}")
 
 
+def image_shape_and_classes(model: Any) -> tuple[tuple[int, ...], int]:
+    """Return the (height, width, channels) and the number of classes in a champion's signature."""
+    signature = model.metadata.signature
+    (images,), outputs = signature.inputs.inputs, signature.outputs.input_dict()
+    return (*images.shape[1:], 1)[:3], outputs["probabilities"].shape[1]
+
+
 def _registered_model(entry: ModelVersion) -> RegisteredModel:
     missing = [tag for tag in (VERSION_TAG, DATA_DIGEST, *SCORES) if tag not in entry.tags]
     if missing:
