@@ -66,7 +66,7 @@ def _stack(layers: Sequence[Layer], shape: Shape, name: str, input_name: str) ->
     for index, layer in enumerate(layers):
         label = f"{index}_{layer.name.rpartition('.')[-1]}"
         if isinstance(layer, Add | Concatenate):
-            stack.add(_branches(layer, stack.output_shape[1:], label))
+            stack.add(_branches(layer, stack.output_shape[1:] if index else shape, label))
         elif isinstance(layer, OwnLayer):
             _add_own(layer, label, stack)
         else:
