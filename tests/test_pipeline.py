@@ -105,9 +105,7 @@ def test_the_labels_are_one_line_of_digits(project: Path) -> None:
 def test_scores_have_train_and_test(project: Path) -> None:
     scores = json.loads((project / "metrics/scores/v2.json").read_text())
     for part in ("train", "test"):
-        assert {"loss", "accuracy", "errors", "recall", "confusion_matrix"} <= set(
-            scores[part]
-        )
+        assert {"loss", "accuracy", "errors", "recall", "confusion_matrix"} <= set(scores[part])
     labels = (project / "data/predictions/v2/assigned_labels_test.txt").read_text().strip()
     y = dataset.load(project / "data/mnist.npz").y_test
     wrong = sum(int(label) != digit for label, digit in zip(labels, y, strict=True))
