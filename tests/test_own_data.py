@@ -104,6 +104,11 @@ def test_the_channels_of_an_image_are_distorted_alike(colours: Dataset) -> None:
             [{"my_layers.SqueezeExcitation": {"ration": 4}}, *LAYERS[2:]],
             "my_layers.SqueezeExcitation: a layer that cannot be built: .*ratio",
         ),
+        (
+            [LAYERS[1], "Flatten", LAYERS[0], "GlobalAveragePooling2D", SOFTMAX],
+            "Conv2D: a layer that cannot be built: ",
+        ),
+        ([LAYERS[1], SOFTMAX], "layers: expected 3 probabilities, got"),
     ],
 )
 def test_layers_that_do_not_fit_the_data_are_one_line(

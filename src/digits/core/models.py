@@ -36,10 +36,12 @@ def build(
         shape: (height, width, channels) of the images.
 
     Raises:
-        DigitsError: a layer of the user's cannot be imported or built; names it.
+        DigitsError: a layer cannot be built, since it is the user's own or follows one; names it.
     """
     keras.utils.set_random_seed(seed)
     network = _stack(model.for_images(shape, classes).layers, shape, "digits", "image")
+    if network.output_shape != (None, classes):
+        raise DigitsError(f"layers: expected {classes} probabilities, got {network.output_shape}")
     optimizer, loss = model.optimizer, model.loss
     arguments = optimizer.arguments | {"learning_rate": _learning_rate(model, images_per_epoch)}
     network.compile(
@@ -65,23 +67,19 @@ def _stack(layers: Sequence[Layer], shape: Shape, name: str, input_name: str) ->
     stack = keras.Sequential([keras.Input(shape, name=input_name)], name=name)
     for index, layer in enumerate(layers):
         label = f"{index}_{layer.name.rpartition('.')[-1]}"
-        if isinstance(layer, Add | Concatenate):
-            stack.add(_branches(layer, stack.output_shape[1:] if index else shape, label))
-        elif isinstance(layer, OwnLayer):
-            _add_own(layer, label, stack)
-        else:
-            stack.add(getattr(keras.layers, layer.name)(name=label, **layer.arguments))
+        try:
+            if isinstance(layer, Add | Concatenate):
+                stack.add(_branches(layer, stack.output_shape[1:] if index else shape, label))
+            elif isinstance(layer, OwnLayer):
+                stack.add(_own_class(layer.class_path)(name=label, **layer.arguments))
+            else:
+                stack.add(getattr(keras.layers, layer.name)(name=label, **layer.arguments))
+        except DigitsError:
+            raise
+        except Exception as error:  # The user's code may raise anything, and Keras after it.
+            reason = one_line(error)
+            raise DigitsError(f"{layer.name}: a layer that cannot be built: {reason}") from error
     return stack
-
-
-def _add_own(layer: OwnLayer, label: str, stack: keras.Sequential) -> None:
-    """Add a layer of the user's to a stack."""
-    try:
-        stack.add(_own_class(layer.class_path)(name=label, **layer.arguments))
-    except Exception as error:  # The user's code may raise anything.
-        raise DigitsError(
-            f"{layer.class_path}: a layer that cannot be built: {one_line(error)}"
-        ) from error
 
 
 def _own_class(class_path: str) -> type[keras.layers.Layer]:
