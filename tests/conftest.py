@@ -61,6 +61,7 @@ TINY_PARAMS: dict[str, Any] = {
     "versions": list(TINY_MODELS),
     "tta": {"v1": [{"rotation": -5}, {"down": 0.5}]},
     "registry": {"name": "mnist-digits", "metric": "test_accuracy", "minimum_improvement": 0.0},
+    "data": {"validation": 0, "dataset": "data/mnist.yaml", "classes": None},
     "models": TINY_MODELS,
 }
 
@@ -171,6 +172,13 @@ def mlflow_server(
         started.wait()
 
 
+def write_mirrors(folder: Path, mirror: str, checksums: dict[str, str]) -> None:
+    """Write the file that says where MNIST is, for a project in a folder."""
+    (folder / "data").mkdir(exist_ok=True)
+    mirrors = {"mirrors": [mirror], "sha256": checksums}
+    (folder / "data" / "mnist.yaml").write_text(yaml.safe_dump(mirrors))
+
+
 def make_project(folder: Path, idx_folder: Path, checksums: dict[str, str]) -> Path:
     """A copy of this project's code in a git repository of its own, set to tiny data."""
     for name in (*SOURCES, "requirements/main.txt", "metrics/report-2018.json"):
@@ -187,10 +195,8 @@ def make_project(folder: Path, idx_folder: Path, checksums: dict[str, str]) -> P
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
     shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
     (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
-    data: dict[str, Any] = {"validation": 0, "dataset": None, "classes": None}
-    data |= {"mirrors": [str(idx_folder)], "sha256": checksums}
-    params = TINY_PARAMS | {"data": data}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    write_mirrors(folder, str(idx_folder), checksums)
+    (folder / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS, sort_keys=False))
     for command in (
         ["git", "init", "--quiet"],
         ["git", "add", "."],

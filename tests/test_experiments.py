@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -13,6 +14,10 @@ import pytest
 from conftest import make_project, run
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from digits.core import dataset
+from digits.core.dataset import Dataset
 
 experiment = pytest.mark.faults(
     "`dvc exp run`: here, `--temp`, queued two at a time, environment not activated",
@@ -109,6 +114,66 @@ def test_where_the_environment_is_not_activated_the_projects_own_is_used(
     done = run(project, *command, "-S", "models.v2.epochs=1", PATH=path)
     assert done.returncode == 0, done.stdout + done.stderr
     check(project, "path", 1)
+
+
+@pytest.mark.faults(
+    "images of one's own that change under the same name",
+    "`dvc repro`, `--temp` and `--queue` train anew; images that did not change cost no training",
+)
+def test_own_images_are_a_dependency(project: Path, tiny: Dataset, tmp_path: Path) -> None:
+    archive, folder = tmp_path / "own.npz", project / "photos"
+    change = ["-S", f"data.dataset={archive}", "-S", "versions=[v1]"]
+    own, others = (replace(tiny, x_train=tiny.x_train // k) for k in (2, 3))
+    for index, (image, label) in enumerate(zip(tiny.x_train, tiny.y_train, strict=True)):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / str(label) / f"{index}.png")
+
+    def trainings() -> list[str]:
+        """The digests of the images of all runs so far, the newest first."""
+        return [run.data.params["data.sha256"] for run in MlflowClient().search_runs(["0"])]
+
+    def dvc(*command: str) -> str:
+        done = run(project, "dvc", *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    for name, images, count in (("first", own, 1), ("same", own, 0), ("changed", others, 1)):
+        dataset.save(images, archive)
+        before = len(trainings())
+        dvc("exp", "run", "--temp", "--name", name, *change)
+        assert len(trainings()) == before + count, name
+        assert trainings()[0] == images.digest()
+    dataset.save(own, archive)
+    before = len(trainings())
+    dvc("exp", "run", "--queue", "--name", "queued", *change)
+    dataset.save(others, archive)
+    dvc("exp", "run", "--run-all")
+    assert len(trainings()) == before, "the images that are there when it runs count"
+
+    params = (project / "params.yaml").read_text()
+    changed = params.replace("data/mnist.yaml", "photos").replace("- v2\n", "")
+    (project / "params.yaml").write_text(changed)
+    dvc("repro")
+    before = len(trainings())
+    assert "Data and pipelines are up to date." in dvc("repro")
+    assert len(trainings()) == before
+    Image.fromarray(255 - tiny.x_train[0]).save(folder / "0/0.png")
+    dvc("repro")
+    assert len(trainings()) == before + 1
+    (project / "params.yaml").write_text(params)
+
+
+@pytest.mark.faults(
+    "`dvc artifacts get` of a model that GTO has tagged",
+    "the file of that commit, whatever is in the workspace",
+)
+def test_a_tagged_model_is_downloaded_by_its_name(project: Path, tmp_path: Path) -> None:
+    assert run(project, "gto", "register", "v2", "--version", "v1.0.0").returncode == 0
+    model = (project / "data/models/v2.keras").read_bytes()
+    target = tmp_path / "model.keras"
+    done = run(tmp_path, "dvc", "artifacts", "get", str(project), "v2", "--out", str(target))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert target.read_bytes() == model
 
 
 @pytest.mark.faults(

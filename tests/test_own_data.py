@@ -28,17 +28,10 @@ LAYERS: list[Any] = [
 
 def params(layers: list[Any], loss: str = "CategoricalCrossentropy", **block: Any) -> Params:
     """Parameters of one version, `mine`, for images that are not MNIST."""
-    data = {"dataset": "here.npz", "validation": 0, "mirrors": [], "classes": None}
-    data["sha256"] = dict.fromkeys(dataset_files(), "0" * 64)
+    data = TINY_PARAMS["data"] | {"dataset": "here.npz"}
     mine = {"layers": layers, "loss": loss, **TRAINING, **block}
     raw = {**TINY_PARAMS, "data": data, "models": {"mine": mine}, "versions": ["mine"], "tta": {}}
     return config.check(raw, Params, "params.yaml")
-
-
-def dataset_files() -> list[str]:
-    from digits.core.schema import IDX_FILES
-
-    return [*IDX_FILES]
 
 
 @pytest.fixture(scope="module")

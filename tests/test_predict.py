@@ -85,21 +85,12 @@ def register(project: Path, *options: str, models: str = "data/models") -> Resul
 
 
 @pytest.fixture(scope="module")
-def project(
-    tmp_path_factory: pytest.TempPathFactory, tiny: Dataset, checksums: dict[str, str]
-) -> Iterator[Path]:
+def project(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> Iterator[Path]:
     """A project whose v1 and v2 are trained, evaluated and registered; with some pictures."""
     folder = tmp_path_factory.mktemp("work") / "project"
     pictures = folder / "pictures"
     pictures.mkdir(parents=True)
-    data: dict[str, Any] = {
-        "validation": 0,
-        "dataset": None,
-        "classes": None,
-        "mirrors": [],
-        "sha256": checksums,
-    }
-    (folder / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS | {"data": data}))
+    (folder / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS))
     dataset.save(tiny, folder / "data/mnist.npz")
     bar(20).save(pictures / "one.png")
     bar(60).save(pictures / "two.jpg", quality=95)

@@ -31,11 +31,9 @@ HERE = Path()
 
 
 @pytest.fixture(autouse=True)
-def _project(
-    tmp_path: Path, tiny: Dataset, checksums: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def _project(tmp_path: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A project of tiny data is the current folder."""
-    monkeypatch.chdir(make(tmp_path, tiny, checksums))
+    monkeypatch.chdir(make(tmp_path, tiny))
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")

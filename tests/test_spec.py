@@ -34,10 +34,9 @@ CANDIDATES: dict[str, Any] = {
 
 
 @pytest.fixture
-def params(tmp_path: Path, checksums: dict[str, str]) -> Path:
-    data = {"validation": 0, "mirrors": ["nowhere"], "sha256": checksums}
+def params(tmp_path: Path) -> Path:
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(TINY_PARAMS | {"data": data}, sort_keys=False))
+    path.write_text(yaml.safe_dump(TINY_PARAMS, sort_keys=False))
     return path
 
 

@@ -38,8 +38,8 @@ ONE = ("--workers", "1")
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny: Dataset, checksums: dict[str, str]) -> Path:
-    return make(tmp_path, tiny, checksums)
+def project(tmp_path: Path, tiny: Dataset) -> Path:
+    return make(tmp_path, tiny)
 
 
 def study(

@@ -12,7 +12,7 @@ from digits import DigitsError
 from digits.core import models, training
 from digits.core.dataset import Dataset, hold_out, pixels
 from digits.core.keras_backend import keras
-from digits.core.schema import IDX_FILES, Model, Params
+from digits.core.schema import Model, Params
 from digits.core.training import EpochTimer, History, train_model
 
 V2 = Model.model_validate(TINY_MODELS["v2"])
@@ -58,7 +58,7 @@ def fit(
 def params(callbacks: list[Any] | None = None, validation: int = 0, **changes: Any) -> Params:
     """TINY_PARAMS with callbacks, and other changes, for v1."""
     v1 = TINY_MODELS["v1"] | {"callbacks": callbacks or []} | changes
-    data = {"validation": validation, "mirrors": [], "sha256": dict.fromkeys(IDX_FILES, "0" * 64)}
+    data = TINY_PARAMS["data"] | {"validation": validation}
     return Params.model_validate(
         TINY_PARAMS | {"data": data, "models": {"v1": v1}, "versions": ["v1"]}
     )

@@ -18,14 +18,14 @@ REPOSITORY = Path(__file__).parents[3]
 # What a new project has in place of the repository's own.
 TEMPLATE = REPOSITORY / "template"
 COPIED = (
-    *("src/digits", "src/my_layers.py"),
+    *("src/digits", "src/digits_mlflow", "src/my_layers.py"),
     *(f"requirements/{name}.txt" for name in ("main", "dev", "demo", "study", "uv")),
-    *("python_env.yaml", "LICENSE", "data/.gitignore"),
+    *("python_env.yaml", "LICENSE", "data/.gitignore", "data/mnist.yaml"),
     *(".gitignore", ".dvcignore", ".editorconfig", ".dvc/.gitignore", ".dvc/config", ".dvc/plots"),
 )
 # Copied without the lines that name what a new project does not have.
 SHORTENED = ("dvc.yaml", "MLproject", "pyproject.toml")
-ABSENT = re.compile(r'2018|reference|benchmarks|docs|"template"')
+ABSENT = re.compile(r'2018|reference|benchmarks|docs|"template"|^artifacts|^  v\d:')
 
 
 @click.command()
@@ -70,7 +70,7 @@ def _make(folder: Path, dataset: str | None) -> str:
         _replace(staging / "MLproject", "name: mnist", f'name: "{name}"')
         if written is not None:
             value = json.dumps(written, ensure_ascii=False)  # which is YAML too
-            _replace(staging / "params.yaml", "dataset: null", f"dataset: {value}")
+            _replace(staging / "params.yaml", "dataset: data/mnist.yaml", f"dataset: {value}")
         note = _start_git(staging, target)
         if target.exists():
             for path in sorted(staging.iterdir()):
@@ -96,13 +96,10 @@ def _check(folder: Path, target: Path) -> None:
 
 def _as_written(dataset: str, target: Path) -> str:
     """Return a dataset as the new params.yaml names it: a relative path starts at its folder."""
-    if dataset.startswith(("http://", "https://", "npm:")):
-        return dataset
-    if not dataset or not os.path.exists(os.path.expanduser(dataset)):
+    path = os.path.expanduser(dataset)
+    if not dataset or not os.path.exists(path):
         raise DigitsError(f"--dataset: no such file or folder: {dataset or 'the path is empty'}")
-    if dataset.startswith(("/", "~")):
-        return dataset
-    return os.path.relpath(os.path.abspath(dataset), target)
+    return path if os.path.isabs(path) else os.path.relpath(os.path.abspath(path), target)
 
 
 def _fill(staging: Path) -> None:

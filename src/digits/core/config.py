@@ -13,9 +13,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from digits import DigitsError
+from digits.core import files
 from digits.core.schema import Params
 
 Kind = TypeVar("Kind", bound=BaseModel)
+MAX_VALUES = 100_000  # A few lines of aliases of aliases may stand for billions.
 
 
 def load(path: Path, changes: Mapping[tuple[str, ...], str] | None = None) -> Params:
@@ -37,9 +39,13 @@ def read(path: Path, changes: Mapping[tuple[str, ...], str] | None = None) -> An
     """Return what a YAML file holds, unchecked; arguments and errors as in `load`."""
     yaml = YAML(typ="safe", pure=True)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(files.regular(path).read_text(encoding="utf-8"))
         for keys, text in (changes or {}).items():
             replace(raw, keys, yaml.load(text))
+        if _count(raw, {}) > MAX_VALUES:
+            raise DigitsError(
+                f"{path}: expected at most {MAX_VALUES:,} values, with each alias in full"
+            )
         return raw
     except MarkedYAMLError as error:
         mark = error.problem_mark
@@ -49,6 +55,21 @@ def read(path: Path, changes: Mapping[tuple[str, ...], str] | None = None) -> An
         raise DigitsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except OSError as error:
         raise DigitsError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _count(node: Any, counts: dict[int, int]) -> int:
+    """Return the number of values in what YAML holds, in which each alias counts in full.
+
+    Args:
+        counts: of the lists and mappings that were counted already, by id.
+    """
+    if not isinstance(node, dict | list):
+        return 1
+    if id(node) not in counts:
+        counts[id(node)] = 1  # for an alias to itself
+        children = [*node, *node.values()] if isinstance(node, dict) else node
+        counts[id(node)] = 1 + sum(_count(child, counts) for child in children)
+    return counts[id(node)]
 
 
 def check(raw: Any, kind: type[Kind], source: str) -> Kind:

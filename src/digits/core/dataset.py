@@ -1,13 +1,15 @@
 """Labelled images in memory: read, checked, split, identified."""
 
 import hashlib
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from pydantic_core import PydanticCustomError
 
@@ -54,10 +56,10 @@ class Dataset:
         """The number of classes."""
         return int(self.y_train.max()) + 1
 
-    def digest(self) -> str:
-        """Return the SHA-256 of all pixels and labels, hexadecimal."""
+    def digest(self, part: Literal["", "train", "test"] = "") -> str:
+        """Return the SHA-256 of the pixels and labels, hexadecimal: of all, or of one part."""
         digest = hashlib.sha256()
-        for name in ARRAYS:
+        for name in filter(lambda name: name.endswith(part), ARRAYS):
             digest.update(np.ascontiguousarray(getattr(self, name)).data)
         return digest.hexdigest()
 
@@ -150,6 +152,21 @@ def fit_to_images(params: Params, version: str, dataset: Dataset) -> Model:
         ) from None
 
 
+def without_fold(
+    dataset: Dataset, size: int, seed: int, fold: int
+) -> tuple[Dataset, NDArray[np.intp]]:
+    """Return a dataset without the training images of one fold, and the indices of those.
+
+    Args:
+        size, seed, fold: as `hold_out` takes them; a size of 0 holds out none.
+    """
+    train, held_out = hold_out(dataset.y_train, size, seed, fold)
+    if not size:
+        return dataset, held_out
+    x, y = dataset.x_train[train], dataset.y_train[train]
+    return replace(dataset, x_train=x, y_train=y), held_out
+
+
 def class_names(params: Params, dataset: Dataset) -> Sequence[str]:
     """Return the names of the classes: those of params.yaml, else the data's; empty if none.
 
@@ -168,7 +185,7 @@ def class_names(params: Params, dataset: Dataset) -> Sequence[str]:
 def has_training_images(path: Path) -> bool:
     """Tell whether an .npz file has training images too, as mnist.npz has."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(files.regular(path)) as archive:
             return "x_train.npy" in archive.namelist()
     except (OSError, zipfile.BadZipFile):
         return False
@@ -192,8 +209,11 @@ def load_labelled(path: Path) -> tuple[Images, Labels]:
 def _read(path: Path) -> Mapping[str, NDArray[Any]]:
     """Return the arrays of an .npz file."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with files.regular(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            _check_sizes(archive.zip)
             return {name: archive[name] for name in archive.files}
+    except DigitsError:
+        raise
     except OSError as error:
         raise DigitsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # NumPy raises anything at all for a damaged file.
@@ -204,6 +224,23 @@ def _read(path: Path) -> Mapping[str, NDArray[Any]]:
                 "that are not all of one size"
             ) from error
         raise NotAnArchiveError(f"{path}: not a whole .npz file ({reason})") from error
+
+
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError unless all members are arrays of the size that they state, and fit.
+
+    NumPy would allocate whatever a header states, and a deflated file may stand for anything.
+    """
+    total = sum(member.file_size for member in archive.infolist())
+    if total > psutil.virtual_memory().available:
+        raise ValueError(f"it would take {total / 2**30:,.0f} GiB of memory")
+    for member in archive.infolist():
+        with archive.open(member) as file:
+            major, _ = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0
+            shape, _, dtype = (read if major == 1 else np.lib.format.read_array_header_2_0)(file)
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"{member.filename} is shorter than its {shape} {dtype}")
 
 
 def _labelled(

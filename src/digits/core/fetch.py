@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits import DigitsError
+from digits.core import config
 from digits.core.dataset import Dataset, check, load
-from digits.core.schema import IDX_FILES, Data
+from digits.core.schema import IDX_FILES, Data, Mirrors
 
 CONNECT_SECONDS, READ_SECONDS, NPM_SECONDS = 4, 10, 120
 IDX_UINT8 = 0x0800
@@ -29,16 +30,23 @@ class UnavailableError(Exception):
     """A source that does not provide the files; the text is the reason."""
 
 
-def fetch_for(data: Data, log: Callable[[str], None] = print) -> Dataset:
-    """Return the images that params.yaml names: MNIST, verified, or those of `data.dataset`."""
-    if data.dataset is None:
-        return fetch(data.mirrors, data.sha256, log)
-    path = Path(os.path.expanduser(data.dataset))
+def fetch_for(data: Data, log: Callable[[str], object] = print) -> Dataset:
+    """Return the images that `data.dataset` names, from the mirrors that it lists if it does.
+
+    Raises:
+        DigitsError: they are not there, damaged or not the ones meant; names the file and the key.
+    """
+    path = Path(data.dataset)
     is_archive = path.suffix == ".npz"
-    if not is_archive and (not path.is_dir() or any(path.rglob(f"{IDX_FILES[0]}*"))):
-        return fetch([data.dataset], None, log)
+    if path.suffix == ".yaml":
+        source = config.check(config.read(path), Mirrors, str(path))
+        return fetch(source.mirrors, source.sha256, str(path), log)
+    if path.is_dir() and any(path.rglob(f"{IDX_FILES[0]}*")):
+        return fetch([str(path)], None, "params.yaml: data.dataset", log)
     try:
         log(f"reading images from {path}")
+        if not path.exists():
+            raise DigitsError(f"{path}: no such file or folder")
         return load(path) if is_archive else _images_in(path)
     except DigitsError as error:
         reason = str(error).partition("; `dvc repro")[0]  # It would read the same file again.
@@ -52,13 +60,17 @@ def _images_in(folder: Path) -> Dataset:
 
 
 def fetch(
-    mirrors: Sequence[str], sha256: Mapping[str, str] | None, log: Callable[[str], None] = print
+    mirrors: Sequence[str],
+    sha256: Mapping[str, str] | None,
+    source: str,
+    log: Callable[[str], object] = print,
 ) -> Dataset:
     """Return the images of the first mirror that has all four files with the right checksums.
 
     Args:
         mirrors: folders, web addresses or `npm:name@version`, tried in this order.
         sha256: of each unpacked file, by its name in IDX_FILES; None accepts any.
+        source: where the mirrors are written, for errors.
         log: is called with each mirror tried and each that fails.
 
     Raises:
@@ -66,7 +78,7 @@ def fetch(
     """
     reasons = []
     for mirror in mirrors:
-        log(f"fetching {'MNIST' if sha256 else 'images'} from {mirror}")
+        log(f"fetching images from {mirror}")
         with tempfile.TemporaryDirectory(prefix="digits-fetch-") as scratch:
             try:
                 contents = [_unpack(path) for path in _obtain(mirror, Path(scratch))]
@@ -78,12 +90,9 @@ def fetch(
             except (UnavailableError, DigitsError) as reason:
                 log(f"  not there: {reason}")
                 reasons.append(f"{mirror}: {reason}")
-    if sha256 is None:
-        raise DigitsError(f"params.yaml: data.dataset: {'; '.join(reasons)}")
-    tried = "; ".join(reasons) or "data.mirrors is empty"
     raise DigitsError(
-        f"MNIST could not be fetched ({tried}). Put a folder with the four files {IDX_FILES[0]} … "
-        "first in params.yaml: data.mirrors"
+        f"{source}: the images cannot be fetched ({'; '.join(reasons) or 'no mirrors'}); put a "
+        f"folder with the four files {IDX_FILES[0]} … first among the mirrors"
     )
 
 

@@ -26,6 +26,7 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
     """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
+        regular(path)  # A device would be replaced by a file.
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear(path)
         save(partial)
@@ -54,6 +55,18 @@ def write_bytes(path: Path, content: bytes) -> None:
     write(path, lambda partial: partial.write_bytes(content))
 
 
+def regular(path: Path) -> Path:
+    """Return a path unless it leads to what is no file: a device may be read without end.
+
+    Raises:
+        DigitsError: it is a folder, a device, a pipe or a socket.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device, a pipe or a socket"
+        raise DigitsError(f"{path}: expected a file, got {kind}")
+    return path
+
+
 def read_bytes(path: Path) -> bytes | None:
     """Return a file's content; None if there is no such file.
 
@@ -61,7 +74,7 @@ def read_bytes(path: Path) -> bytes | None:
         DigitsError: the file cannot be read.
     """
     try:
-        return path.read_bytes()
+        return regular(path).read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -82,7 +95,7 @@ def read_columns(path: Path) -> dict[str, list[float]]:
         DigitsError: no such file, or not a table of numbers.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = regular(path).read_text(encoding="utf-8")
         if not text.endswith("\n"):
             raise ValueError("it ends within a line")
         header, *rows = text.split()
@@ -111,7 +124,7 @@ def read_json(path: Path) -> Any:
         DigitsError: no such file, or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DigitsError(f"{path}: not a JSON file ({error}); run `dvc repro -f`") from error
 
@@ -133,7 +146,7 @@ def read_array(path: Path) -> NDArray[Any]:
         DigitsError: no such file, or not an array.
     """
     try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
+        array: NDArray[Any] = np.load(regular(path), allow_pickle=False)
         return array
     except (OSError, ValueError, EOFError) as error:
         raise DigitsError(f"{path}: not an array ({error}); run `dvc repro -f`") from error
@@ -141,5 +154,5 @@ def read_array(path: Path) -> NDArray[Any]:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, hexadecimal."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -183,10 +183,11 @@ def load(path: Path, shape: Shape | None = None, classes: int | None = None) -> 
         classes: the number of probabilities that it must give, if it matters.
 
     Raises:
-        DigitsError: no such file, damaged, unsafe, or not a model of such images.
+        DigitsError: no such file, damaged, unsafe, not a model of such images, one that does not
+            end with softmax, or with weights that are not finite.
     """
     try:
-        _import_own_layers(path)
+        _import_own_layers(files.regular(path))
         network = keras.saving.load_model(path, safe_mode=True)
         shapes = (network.input_shape[1:], network.output_shape[1:])
     except DigitsError:
@@ -197,7 +198,19 @@ def load(path: Path, shape: Shape | None = None, classes: int | None = None) -> 
     if shapes != expected or len(shapes[0]) != 3:
         what = "{} to {}".format(*expected) if shape else "images to probabilities"
         raise DigitsError(f"{path}: expected a model of {what}, got {shapes[0]} to {shapes[1]}")
+    if not _ends_with_softmax(network):
+        raise DigitsError(
+            f"{path}: expected softmax at the end, for probabilities, got other values"
+        )
+    if not all(np.isfinite(weights).all() for weights in network.get_weights()):
+        raise DigitsError(f"{path}: expected finite weights, got NaN or infinity; train it again")
     return network
+
+
+def _ends_with_softmax(network: keras.Model) -> bool:
+    last = network.layers[-1]
+    activation = getattr(last, "activation", None)
+    return isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax
 
 
 def _import_own_layers(path: Path) -> None:

