@@ -33,7 +33,7 @@ test: .venv/dev.done ## run ruff, mypy and the tests
 test-faults: .venv/dev.done ## run the tests that kill processes and fill disks: minutes
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m faults --counts=metrics/faults.json
 
-test-study: .venv/dev.done .venv/study.done .venv/server.done ## run the tests of Ray and a server
+test-study: $(patsubst %,.venv/%.done,dev study s3 ssh moto server) ## run the tests of Ray, a server and remotes
 	pytest -n 2 --dist loadfile -m study
 
 # A quick look: make bench BENCH="--images 5000 --epochs 2 --repeats 1 --out /tmp/speed.json"
@@ -73,7 +73,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
   --no-emit-index-url --custom-compile-command "make lock" --upgrade
 lock: ## pin the dependencies anew
 	$(COMPILE) pyproject.toml -o requirements/main.txt
-	for extra in dev bench demo study; do \
+	for extra in dev bench demo study s3 gs azure ssh moto; do \
 	  $(COMPILE) pyproject.toml --extra $$extra -c requirements/main.txt -o requirements/$$extra.txt; done
 	$(COMPILE) server/requirements.in -o server/requirements.txt
 	echo 'uv==0.13.8' | $(COMPILE) - -o requirements/uv.txt

@@ -30,12 +30,11 @@ def team_server(folder: Path, port: int) -> AbstractContextManager[tuple[Popen[b
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny: Dataset, checksums: dict[str, str]) -> Path:
+def project(tmp_path: Path, tiny: Dataset) -> Path:
     """A folder with parameters and images."""
     folder = tmp_path / "project"
     dataset.save(tiny, folder / "data/mnist.npz")
-    data = {"validation": 0, "mirrors": ["nowhere"], "sha256": checksums}
-    (folder / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS | {"data": data}))
+    (folder / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS))
     return folder
 
 

@@ -64,9 +64,7 @@ def started(address: str | None, workers: int | None, threads: int) -> Iterator[
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address:
         _check_answer(address)
-        variables = {name: v for name, v in os.environ.items() if name.startswith("MLFLOW_")}
-        settings |= {"address": address}
-        settings |= {"runtime_env": {"py_modules": [str(package)], "env_vars": variables}}
+        settings |= {"address": address, "runtime_env": {"py_modules": [str(package)]}}
     else:
         # Ray's processes start in other folders, so that relative paths would not lead there.
         paths = [str(package.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]

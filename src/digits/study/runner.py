@@ -134,8 +134,9 @@ def _ray_backend(
 
 def _check_store(store: str, nodes: int) -> None:
     if nodes > 1 and not local_store.is_remote(store):
+        shown = local_store.without_passwords(store)
         raise DigitsError(
-            f"Ray: the cluster has {nodes} nodes, which cannot share {store}: start an "
+            f"Ray: the cluster has {nodes} nodes, which cannot share {shown}: start an "
             "MLflow server and name it in MLFLOW_TRACKING_URI"
         )
 

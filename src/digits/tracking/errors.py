@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from digits import DigitsError
+from digits.tracking.local_store import without_passwords
 
 
 @contextmanager
@@ -18,5 +19,5 @@ def in_one_line(subject: str, hint: str = "") -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """Return at most 200 characters of an error's text, on one line."""
-    return " ".join(str(error).split())[:200]
+    """Return at most 200 characters of an error's text, on one line, without passwords."""
+    return without_passwords(" ".join(str(error).split()))[:200]

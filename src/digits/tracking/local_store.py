@@ -3,12 +3,14 @@
 Nothing here imports MLflow, which takes seconds.
 """
 
+import base64
 import os
 import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import requests
 from filelock import FileLock
@@ -19,6 +21,14 @@ PROJECT = Path(__file__).parents[3] / "MLproject"
 DATABASE, ARTIFACTS = "mlflow.db", "mlruns"
 PROXIED = "mlflow-artifacts:"  # where artifacts go if `mlflow ui` made the database
 HEALTH_TIMEOUT = 4  # seconds
+LOGIN_TIMEOUT = 10  # seconds, since a server is meant to be slow at checking a password
+URI, USERNAME, PASSWORD = (f"MLFLOW_TRACKING_{name}" for name in ("URI", "USERNAME", "PASSWORD"))
+# What else MLflow may log in by.
+OTHER_LOGINS = tuple(f"MLFLOW_TRACKING_{name}" for name in ("TOKEN", "AUTH", "AWS_SIGV4"))
+LOGIN_FILE = "~/.mlflow/credentials"
+# A server's address with a login. A password may have what should be encoded in an address.
+WITH_LOGIN = re.compile(r"(https?://)([^:/?#]*)(?::([^/?#]*|(?!\d+(?:[/?#]|$)).*))?@(.*)")
+PASSWORD_IN_TEXT = re.compile(r"(?<=://)([^\s:/?#@]*):\S*@")
 LOCK_TIMEOUT = 120  # seconds for others to make or migrate the database
 # The columns in which MLflow stores absolute paths.
 LOCATIONS = (
@@ -40,8 +50,22 @@ EXPERIMENT = _project_name()
 
 
 def address(root: Path) -> str:
-    """Return MLFLOW_TRACKING_URI or, if it is not set, the address of the project's database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or own_address(root)
+    """Return MLFLOW_TRACKING_URI or, if it is not set, the address of the project's database.
+
+    A login in the address of a server moves to the variables that MLflow has for it: MLflow prints
+    addresses, and so do errors.
+    """
+    if match := WITH_LOGIN.fullmatch(os.environ.get(URI, "")):
+        scheme, user, password, rest = match.groups(default="")
+        login = {USERNAME: unquote(user), PASSWORD: unquote(password)}
+        os.environ.update({name: text for name, text in login.items() if text})
+        os.environ[URI] = scheme + rest
+    return os.environ.get(URI) or own_address(root)
+
+
+def without_passwords(text: str) -> str:
+    """Return a text, such as an error's, without the passwords of the addresses in it."""
+    return PASSWORD_IN_TEXT.sub(r"\1:***@", text)
 
 
 def own_address(root: Path) -> str:
@@ -60,19 +84,42 @@ def is_remote(address: str) -> bool:
 
 
 def check(address: str) -> None:
-    """Ask a server for its health, before any work is done that it could not record.
+    """Ask a server for its health and log in, before any work is done that it could not record.
 
     Raises:
-        DigitsError: the server does not answer.
+        DigitsError: the server does not answer, or refuses the login.
     """
     if is_remote(address):
+        server = address.rstrip("/")
+        who, header = _login()
         try:
-            requests.get(f"{address.rstrip('/')}/health", timeout=HEALTH_TIMEOUT)
+            requests.get(f"{server}/health", timeout=HEALTH_TIMEOUT)
+            # MLflow's server answers about its health without a login.
+            answer = requests.get(f"{server}/version", headers=header, timeout=LOGIN_TIMEOUT)
         except requests.RequestException as error:
             raise DigitsError(
                 f"MLflow server {address}: no answer ({type(error).__name__}): start it, or unset "
                 "MLFLOW_TRACKING_URI to use the project's own database"
             ) from error
+        if answer.status_code == requests.codes.unauthorized and not _has_other_login():
+            raise DigitsError(
+                f"MLflow server {address}: refuses {who} (401): set {USERNAME} and {PASSWORD} to "
+                "the name and the password of one of its users"
+            )
+
+
+def _login() -> tuple[str, dict[str, str]]:
+    """Return who MLflow logs in as, by the environment's variables, and the header that does it."""
+    user, password = os.environ.get(USERNAME), os.environ.get(PASSWORD)
+    if not (user and password):
+        return "clients without a password", {}
+    encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return f"user {user!r} with this password", {"Authorization": f"Basic {encoded}"}
+
+
+def _has_other_login() -> bool:
+    """Tell whether MLflow, when it connects, logs in by what the check does not read."""
+    return any(map(os.environ.get, OTHER_LOGINS)) or os.path.exists(os.path.expanduser(LOGIN_FILE))
 
 
 @contextmanager
