@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import mlflow
 import pytest
+from commands import invoke
 from conftest import ROOT, digits, environment, make_project
 
 from digits.cli import main
 from digits.cli.study import study
+from digits.tracking.connection import connect
 
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 COMMANDS = {
@@ -81,6 +84,18 @@ def test_help_waits_for_no_library() -> None:
         assert "Usage:" in out
 
 
+def test_a_missing_option_is_named() -> None:
+    commands = [
+        [*name.split(), *("x" for part in command.params if isinstance(part, click.Argument))]
+        for name, command in COMMANDS.items()
+        if any(isinstance(part, click.Option) and part.required for part in command.params)
+    ]
+    assert len(commands) > 4
+    for status, _, error in without_libraries(ROOT, *commands):
+        assert status == 2
+        assert "Missing option" in error
+
+
 def test_a_mistake_is_one_line_and_waits_for_no_library(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     (tmp_path / "models").mkdir()
@@ -110,3 +125,40 @@ def test_a_training_that_diverges_names_version_epoch_and_rate(
     assert not (project / "data" / "mnist.npz").exists(), "fetched for this run alone"
     with closing(sqlite3.connect(project / "mlflow.db")) as database:
         assert database.execute("SELECT name, status FROM runs").fetchall() == [("v1", "FAILED")]
+
+
+@pytest.mark.parametrize("command", [["--help"], ["new", "--help"], ["new", "made"]])
+def test_output_that_a_full_device_does_not_take_is_one_line(
+    command: list[str], tmp_path: Path
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "digits", *command],
+            cwd=tmp_path,
+            env=environment(PYTHONPATH=str(ROOT / "src")),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "digits: No space left on device\n"
+
+
+def test_a_command_finds_the_project_above_and_one_that_reads_creates_nothing(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "MLproject").write_text("name: some\n")
+    below = tmp_path / "docs"
+    below.mkdir()
+    (tmp_path / "v1.keras").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    done = invoke(below, "runs", "..")
+    assert done.output == "../v1.keras: its record is gone\n"
+    refusal = f"digits: {tmp_path}: no run is recorded here\n"
+    assert invoke(below, "reproduce", "v1").stderr == refusal
+    assert sorted(tmp_path.rglob("*")) == before
+    connect(tmp_path)
+    assert invoke(below, "runs", "../v1.keras").output == "../v1.keras: its record is gone\n"
+    assert not (below / "mlflow.db").exists()
+    mlflow.set_tracking_uri(None)

@@ -1,6 +1,8 @@
 """The dataset: saved, loaded, checked, split."""
 
+import io
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,3 +186,40 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     assert not dataset.has_training_images(path)
     with pytest.raises(DigitsError, match=r"some.npz: not a whole .npz file"):
         dataset.load_labelled(path)
+
+
+def test_what_an_archive_claims_to_hold_is_not_allocated(tiny: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "images.npz"
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 28, 28)}
+    members: dict[str, bytes] = {}
+    for name, content in (("text", b"no array"), ("header", io.BytesIO())):
+        if isinstance(content, io.BytesIO):
+            np.lib.format.write_array_header_1_0(content, shape)
+            content = content.getvalue()
+        members[name] = content
+    for content, reason in (
+        (members["text"], "not a whole .npz file"),
+        (members["header"], r"x.npy is shorter than its \(1000000000, 28, 28\) uint8"),
+    ):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content)
+        with pytest.raises(DigitsError, match=reason) as error:
+            dataset.load_labelled(path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_damaged_compression_is_one_line(method: int, tiny: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "images.npz"
+    dataset.save(tiny, path)
+    with zipfile.ZipFile(path) as whole:
+        arrays = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, array in arrays.items():
+            archive.writestr(name, array)
+    content = bytearray(path.read_bytes())
+    content[2000:2040] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(DigitsError, match=r"images.npz: (not a whole|cannot be read)") as error:
+        dataset.load(path)
+    assert "\n" not in str(error.value)

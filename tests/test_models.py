@@ -130,6 +130,19 @@ def test_code_in_a_model_file_is_refused(tmp_path: Path) -> None:
         models.load(tmp_path / "v1.keras")
 
 
+def test_a_network_that_gives_no_probabilities_is_refused(tmp_path: Path) -> None:
+    path, softmax = tmp_path / "v1.keras", keras.layers.Dense(10, activation="softmax")
+    for last, reason in (
+        (keras.layers.Dense(10), "expected softmax at the end, for probabilities"),
+        (softmax, "expected finite weights, got NaN or infinity"),
+    ):
+        network = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), last])
+        network.set_weights([np.full_like(weights, np.nan) for weights in network.get_weights()])
+        network.save(path)
+        with pytest.raises(DigitsError, match=rf"v1\.keras: {reason}"):
+            models.load(path)
+
+
 def test_a_network_of_another_shape_is_refused(tmp_path: Path) -> None:
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "v1.keras")
     with pytest.raises(DigitsError, match=r"expected a model of \(28, 28, 1\) to \(10,\)"):

@@ -57,6 +57,22 @@ def test_nothing_else_is_served(client: FlaskClient, name: str) -> None:
     assert client.get(f"/{name}").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example:8000"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "drawing.example"}, 200),
+    ],
+)
+def test_pages_of_other_sites_are_refused(headers: dict[str, str], status: int) -> None:
+    client = page.application({}, "drawing.example").test_client()
+    assert client.get("/models", headers=headers).status_code == status
+
+
 def test_it_states_the_models_and_their_accuracy(client: FlaskClient) -> None:
     assert client.get("/models").json == [
         {"version": "v1", "about": "97.88 % right"},

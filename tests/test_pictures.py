@@ -1,6 +1,7 @@
 """Pictures are read from files of every common format."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -132,3 +133,17 @@ def test_a_folder_stands_for_the_pictures_in_it(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DigitsError, match="empty: no picture in this folder"):
         pictures.paths(tmp_path / "empty")
+
+
+def test_only_files_are_read_and_not_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(DigitsError, match="expected a file, got a device, a pipe or a socket"):
+            pictures.read(path)
+    monkeypatch.setattr(pictures, "MAX_BYTES", 1_000_000)
+    with Path("/dev/zero").open(encoding="utf-8") as endless:
+        monkeypatch.setattr("sys.stdin", endless)
+        with pytest.raises(DigitsError, match="standard input: too large; expected at most 1 MB"):
+            pictures.read(pictures.STDIN)

@@ -145,6 +145,27 @@ def test_several_digits_are_cropped_from_left_to_right_with_their_boxes() -> Non
     assert abs(second.image.astype(int) - third.image).max() <= 30
 
 
+def test_rows_are_read_from_top_to_bottom() -> None:
+    def two_rows(pen: ImageDraw.ImageDraw) -> None:
+        for top in (20, 110):
+            pen.rectangle((40, top, 51, top + 69), fill="black")
+            pen.ellipse((100, top, 149, top + 69), outline="black", width=10)
+
+    crops = segmentation.digits(drawn(two_rows, (200, 200)))
+    assert [(crop.box[0] > 0.4, crop.box[1] > 0.5) for crop in crops] == [
+        *((False, False), (True, False), (False, True), (True, True))
+    ]
+
+
+def test_a_bar_above_its_digit_is_no_row() -> None:
+    def five(pen: ImageDraw.ImageDraw) -> None:
+        pen.rectangle((60, 20, 119, 30), fill="black")
+        pen.rectangle((60, 44, 71, 119), fill="black")
+        pen.rectangle((60, 110, 119, 119), fill="black")
+
+    assert len(segmentation.digits(drawn(five))) == 1
+
+
 def test_without_splitting_all_ink_is_one_digit_that_tells_how_many_it_may_be() -> None:
     (whole,) = segmentation.digits(drawn(three_digits), split=False)
     assert whole.digit_count == 3

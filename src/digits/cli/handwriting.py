@@ -212,4 +212,4 @@ def draw(host: str, port: int, browser: bool, params: Path, models: Path, scores
     click.echo(f"{url} shows {', '.join(versions)}; Ctrl-C ends it")
     if browser:
         click.launch(url)
-    page.serve(page.application(classifiers), listening)
+    page.serve(page.application(classifiers, host), listening)

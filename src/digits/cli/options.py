@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from digits.core.schema import Params
 
 Reference = Mapping[str, Any]
+OF_PROJECT = ("params.yaml", "MLproject")
 PARAMS, DATA, REFERENCE = "params.yaml", "data/mnist.npz", "metrics/report-2018.json"
 
 
@@ -27,6 +28,14 @@ def _interrupt(number: int, frame: object) -> None:
 
 class Group(click.Group):
     """Turns errors that a user can correct into one line and a non-zero exit status."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # of a path that no check has looked at, or a full disk
+            subject = f"{error.filename}: " if error.filename else ""
+            click.echo(f"digits: {subject}{error.strerror or error}", err=True)
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _interrupt)
@@ -50,14 +59,11 @@ def path_option(
     name: str, text: str, required: bool = True, default: str | None = None
 ) -> Decorator:
     """Return an option that takes a path."""
-    return click.option(
-        name,
-        type=click.Path(path_type=Path),
-        required=required and default is None,
-        default=default,
-        show_default=default is not None,
-        help=text,
-    )
+    # For click 8.5 a default of None is a value, which a required option then has.
+    rest: dict[str, Any] = {"required": required}
+    if default is not None:
+        rest = {"default": default, "show_default": True}
+    return click.option(name, type=click.Path(path_type=Path), help=text, **rest)
 
 
 params_option = path_option("--params", "The parameter file.", default=PARAMS)
@@ -68,6 +74,20 @@ def connect() -> None:
     from digits.tracking import connection
 
     connection.connect(root(), log=warn)
+
+
+def connect_to_read() -> bool:
+    """Connect MLflow as `connect` does, unless that would create the project's database.
+
+    Returns:
+        Whether there is anything to read.
+    """
+    from digits.tracking import local_store
+
+    if local_store.is_own(root()) and not (root() / local_store.DATABASE).exists():
+        return False
+    connect()
+    return True
 
 
 def load_reference(path: Path | None, parameters: "Params") -> Reference:
@@ -85,5 +105,12 @@ def warn(line: str) -> None:
 
 
 def root() -> Path:
-    """Return the project's folder: DVC's main repository even where it runs in a copy of it."""
-    return Path(os.environ.get("DVC_ROOT") or ".").resolve()
+    """Return the project's folder: this one, or the first above it that has a project's files.
+
+    It is DVC's main repository even where DVC runs in a copy of it.
+    """
+    if folder := os.environ.get("DVC_ROOT"):
+        return Path(folder).resolve()
+    here = Path.cwd()
+    folders = (here, *here.parents)
+    return next((at for at in folders if any((at / n).exists() for n in OF_PROJECT)), here)

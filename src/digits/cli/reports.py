@@ -37,10 +37,11 @@ def plot(
     classes = dataset.class_names(parameters, images)
     reported = load_reference(reference, parameters)
     versions = {path.stem: files.read_json(path) for path in sorted(scores.glob("*.json"))}
+    if not versions:
+        raise DigitsError(f"{scores}: no scores there; `dvc repro evaluate` makes them")
     histories = {version: files.read_columns(history / f"{version}.csv") for version in versions}
 
-    is_mnist = parameters.data.dataset is None
-    title = f"{'MNIST ' if is_mnist else ''}training images, by label"
+    title = f"{'MNIST ' if parameters.data.is_mnist else ''}training images, by label"
     probabilities = {
         version: files.read_array(predictions / version / "probabilities_test.npy")
         for version in versions

@@ -1,9 +1,11 @@
 """The page to draw digits on: a small web application and its server."""
 
+import ipaddress
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import waitress
 from flask import Flask, Response, abort, jsonify, request
@@ -23,14 +25,24 @@ HEADERS = {
 }
 
 
-def application(classifiers: Mapping[str, tuple[str, Classify]]) -> Flask:
+def application(classifiers: Mapping[str, tuple[str, Classify]], host: str = "localhost") -> Flask:
     """Return the application: the page, `GET /models`, and `POST /read` with a PNG as its body.
 
     Args:
         classifiers: by version, a description and the `predict` of its classifier.
+        host: under whose name it is reached, beside localhost and the addresses of this machine.
     """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST
+
+    @app.before_request
+    def refuse_other_sites() -> None:
+        """Refuse what a page of another site asks for, even if its name leads to this machine."""
+        origin = request.headers.get("Origin", request.host_url.rstrip("/"))
+        names = (host, "localhost", socket.gethostname())
+        is_here = urlsplit(request.host_url).hostname in names or _is_address(request.host_url)
+        if not is_here or origin != request.host_url.rstrip("/"):
+            abort(403)
 
     @app.get("/")
     @app.get("/<name>")
@@ -69,6 +81,15 @@ def application(classifiers: Mapping[str, tuple[str, Classify]]) -> Flask:
         return response
 
     return app
+
+
+def _is_address(url: str) -> bool:
+    """Tell whether a URL names its host by a number, which no other site can make lead here."""
+    try:
+        ipaddress.ip_address(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+    return True
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from digits import DigitsError
+from digits.core import files
 
 STDIN = Path("-")
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"))
 MEGAPIXELS = 64  # the largest picture accepted; cameras have 50
+MAX_BYTES = 400_000_000  # as many as the largest picture has in memory, in six bytes a pixel
 WORKING_SIDE = 1000  # pixels; larger pictures are reduced, since no digit needs more
 
 # Pillow warns of odd EXIF data and of large sizes; `decode` checks the size itself.
@@ -34,17 +36,18 @@ def paths(path: Path) -> list[Path]:
     """
     if path == STDIN or not path.is_dir():
         return [path]
-    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
-    if not files:
+    pictures = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
+    if not pictures:
         raise DigitsError(f"{path}: no picture in this folder; expected {', '.join(FORMATS)} files")
-    return files
+    return pictures
 
 
 def read(path: Path) -> Picture:
     """Read a picture from a file or, for `-`, from standard input; see `decode`."""
     if path == STDIN:
-        return decode(sys.stdin.buffer.read(), "standard input")
-    return decode(path.read_bytes(), str(path))
+        return decode(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
+    with files.regular(path).open("rb") as file:
+        return decode(file.read(MAX_BYTES + 1), str(path))
 
 
 def decode(
@@ -67,6 +70,8 @@ def decode(
     accepted = f"{', '.join(others)} or {last}" if others else last
     if not content:
         raise DigitsError(f"{name}: empty; expected a {accepted} file")
+    if len(content) > MAX_BYTES:
+        raise DigitsError(f"{name}: too large; expected at most {MAX_BYTES // 10**6} MB")
     try:
         with Image.open(io.BytesIO(content), formats=list(formats)) as image:
             if image.width * image.height > megapixels * 1_000_000:

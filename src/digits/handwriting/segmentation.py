@@ -22,6 +22,8 @@ SMOOTHING = 1 / 300  # standard deviation of the smoothing, as a share of the lo
 MIN_STROKE = 0.05  # area as a share of the largest stroke's; smaller ones are dust
 MIN_AREA = 1e-4  # of a stroke as a share of the picture's
 MIN_OVERLAP = 0.35  # of the narrower width, for two strokes to belong to one digit
+MIN_ROW_GAP = 0.1  # between two rows, as a share of the tallest stroke's height
+MIN_ROW_HEIGHT = 0.5  # of the tallest stroke in a row, as a share of the tallest stroke's height
 MIN_HEIGHT = 0.35  # of the tallest digit's; lower ones are dots or dashes
 
 Array = NDArray[np.floating[Any]]
@@ -46,7 +48,7 @@ class DigitCrop:
 
 
 def digits(picture: Array, split: bool = True) -> list[DigitCrop]:
-    """Return digits left to right; vertically overlapping strokes form one digit.
+    """Return digits row by row, left to right; strokes one above the other form one digit.
 
     Args:
         picture: (height, width, 3) float32 from 0 to 1, dark on light or light on dark.
@@ -54,7 +56,7 @@ def digits(picture: Array, split: bool = True) -> list[DigitCrop]:
     """
     ink = ink_map(picture)
     labels, strokes = _find_strokes(ink)
-    groups = _group_strokes(strokes)
+    groups = [group for row in _split_into_rows(strokes) for group in _group_strokes(row)]
     if split or not groups:
         return [_crop(ink, labels, group) for group in groups]
     return [_crop(ink, labels, strokes, len(groups))]
@@ -161,6 +163,34 @@ def _find_strokes(ink: Array) -> tuple[Labels, Strokes]:
     least = max(MIN_STROKE * areas.max(), MIN_AREA * ink.size, 3)
     boxes = enumerate(ndimage.find_objects(labels), start=1)
     return labels, {label: box for label, box in boxes if areas[label - 1] >= least}
+
+
+def _split_into_rows(strokes: Strokes) -> list[Strokes]:
+    """Part strokes where there is a gap across the whole picture: rows, from top to bottom.
+
+    A band of low strokes is no row: it is the bar of a 5, say, and belongs to the row next to it.
+    """
+    if not strokes:
+        return []
+    tall = max(map(_height, strokes.values()))
+    rows: list[list[int]] = [[]]
+    bottom = 0
+    is_row = False  # whether a stroke of the last row is high enough for one
+    for label in sorted(strokes, key=lambda label: strokes[label][ROWS].start):
+        top = strokes[label][ROWS].start
+        below = [s for s in strokes.values() if s[ROWS].start >= top]
+        is_next = any(_height(box) >= MIN_ROW_HEIGHT * tall for box in below)
+        if is_row and is_next and top - bottom >= MIN_ROW_GAP * tall:
+            rows.append([])
+            is_row = False
+        rows[-1].append(label)
+        is_row = is_row or _height(strokes[label]) >= MIN_ROW_HEIGHT * tall
+        bottom = max(bottom, strokes[label][ROWS].stop)
+    return [{label: strokes[label] for label in row} for row in rows]
+
+
+def _height(box: tuple[slice, slice]) -> int:
+    return int(box[ROWS].stop - box[ROWS].start)
 
 
 def _group_strokes(strokes: Strokes) -> list[list[int]]:

@@ -13,6 +13,9 @@ REFERENCE, TIMES = "report-2018.json", "times.json"
 Times = dict[str, dict[str, Any]]
 
 
+REPORTED = frozenset(("test_accuracy", "test_errors", "training_time_s", "history"))
+
+
 @dataclass(frozen=True)
 class Version:
     """The results of one version.
@@ -74,9 +77,21 @@ def read(folder: Path, times: Times, data: Data) -> Metrics:
 
 
 def read_reference(path: Path, data: Data) -> Mapping[str, Any]:
-    """Read what 2018 reported of MNIST; {} if there is no such file, or the images are others."""
-    is_mnist = data.dataset is None
-    reference: Mapping[str, Any] = files.read_json(path) if is_mnist and path.exists() else {}
+    """Read what 2018 reported of MNIST; {} if there is no such file, or the images are others.
+
+    Raises:
+        DigitsError: the file is of another kind.
+    """
+    if not (data.is_mnist and path.exists()):
+        return {}
+    reference: Mapping[str, Any] = files.read_json(path)
+    try:
+        is_whole = all(set(entry) >= REPORTED for entry in reference["versions"].values())
+    except (AttributeError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        names = ", ".join(sorted(REPORTED))
+        raise DigitsError(f"{path}: expected the report of 2018: `versions`, each with {names}")
     return reference
 
 
