@@ -15,7 +15,8 @@ import render
 from digits import DigitsError
 from digits.core import config, dataset, files
 from digits.core.schema import Params
-from digits.tracking.machine import code, libraries, machine
+from digits.tracking.machine import libraries, machine
+from digits.tracking.provenance import code
 
 POSITIVE = click.IntRange(min=1)
 
@@ -47,7 +48,7 @@ def main(images: int, epochs: int, repeats: int, out: Path) -> None:
     part = replace(mnist, x_train=mnist.x_train[:images], y_train=mnist.y_train[:images])
     if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"]).returncode:
         raise DigitsError("the pipeline is not up to date, and would run; run `make` first")
-    environment = machine() | libraries() | code()
+    environment = machine() | libraries() | dict(code().tags)
     measured: dict[str, Any] = {"images": len(part.x_train), "machine": environment}
     shortest = params.versions[0]
     # Plain `fit` has no equal of our augmentation.

@@ -29,7 +29,8 @@ from digits.cli import options
 from digits.core import config, dataset, evaluation, files, models
 from digits.core.dataset import pixels
 from digits.handwriting import segmentation
-from digits.tracking.machine import code, libraries, machine
+from digits.tracking.machine import libraries, machine
+from digits.tracking.provenance import code
 from digits.tracking.pyfunc import ImageClassifier
 
 SEED = 2018  # of the generated pictures
@@ -56,7 +57,7 @@ def main(pictures: int, count: int, out: Path) -> None:
     }
     np.savez_compressed(paths.UCI, x=sets["uci"][0], y=sets["uci"][1])
     measured: dict[str, Any] = {
-        "machine": machine() | libraries() | code(),
+        "machine": machine() | libraries() | dict(code().tags),
         "images": {name: len(y) for name, (_, y) in sets.items()},
         "accuracy": {
             version: {

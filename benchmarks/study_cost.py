@@ -22,7 +22,8 @@ from digits.core import config, files
 from digits.study import ray_backend
 from digits.study.results import TABLE, Row, read_trials
 from digits.tracking import local_store
-from digits.tracking.machine import code, libraries, machine
+from digits.tracking.machine import libraries, machine
+from digits.tracking.provenance import code
 from race import summarise
 
 # These facts may differ between measurements that are shown together.
@@ -47,7 +48,7 @@ def main(trials: str, epochs: str, repeats: int, trivial: str, out: Path) -> Non
     measured before, if that was on such a machine.
     """
     raw = config.read(paths.PARAMS)
-    environment = machine() | libraries() | code()
+    environment = machine() | libraries() | dict(code().tags)
     measured = _before(out, environment) | {"machine": environment}
     if trivial:
         measured["empty"] = list(empty([int(n) for n in trivial.split(",")]))

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import environment, make_project, run
+from conftest import digits, environment, make_project, run
 from mlflow.tracking import MlflowClient
+
+from digits.tracking.connection import connect
 
 KILLS = int(os.environ.get("DIGITS_KILLS", "20"))
 OUTPUTS = ("dvc.lock", "metrics/scores", "metrics/history", "data/models", "data/predictions")
@@ -78,4 +80,42 @@ def test_a_pipeline_killed_at_any_moment_ends_with_the_same_bytes(
     for one in runs:
         if one.info.status == "FAILED":
             assert "killed" in one.data.tags["ended"]
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.faults(
+    "SIGKILL of `mlflow run` and all its processes: of the pipeline, or in its first second",
+    "the run that MLflow opened is closed as FAILED by the next command",
+)
+@pytest.mark.parametrize("entry_point", ["pipeline", "main"])
+def test_a_killed_run_of_mlflow_is_closed(
+    entry_point: str, tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
+) -> None:
+    project = make_project(tmp_path / "project", idx_folder, checksums)
+    connect(project)
+    client = MlflowClient()
+
+    def is_begun() -> bool:
+        runs = client.search_runs(["0"])
+        return len(runs) > (entry_point == "pipeline") and runs[-1].info.status == "RUNNING"
+
+    command = ["mlflow", "run", ".", "-e", entry_point, "--env-manager", "local"]
+    store = f"sqlite:///{project}/mlflow.db"
+    with subprocess.Popen(
+        command,
+        cwd=project,
+        env=environment(MLFLOW_TRACKING_URI=store),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        while not is_begun():
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    opened = client.search_runs(["0"])[-1]
+    assert opened.info.status == "RUNNING"
+    done = digits(project, "runs", "data")
+    assert "its process is gone; now FAILED" in done.stderr
+    assert {one.info.status for one in client.search_runs(["0"])} == {"FAILED"}
     mlflow.set_tracking_uri(None)

@@ -1,5 +1,7 @@
 """The policy by which a model becomes the champion."""
 
+from dataclasses import replace
+
 import pytest
 
 from digits.core.schema import Registry
@@ -57,8 +59,26 @@ def test_the_champion_stays_if_the_other_was_scored_on_other_data() -> None:
     current, other = model(1, 0.90), model(2, 0.99, data="fashion")
     best, reason = select_champion([other], current, policy())
     assert best == current
-    assert "scored on other data" in reason
+    assert "scored on other images" in reason
     assert "--force" in reason
+
+
+@pytest.mark.parametrize(
+    ("data", "test_images", "comparable"),
+    [
+        ("more", "same", True),
+        ("same", "other", False),
+        ("same", None, True),
+        ("more", None, False),
+    ],
+)
+def test_models_are_compared_if_their_test_images_are_the_same_or_all_are_if_none_is_known(
+    data: str, test_images: str | None, comparable: bool
+) -> None:
+    """Earlier code registered models with the digest of all images alone."""
+    new = replace(model(2, 0.99, "same"), test_images="same")
+    old = replace(model(1, 0.90, data), test_images=test_images)
+    assert select_champion([new], old, policy())[0] == (new if comparable else old)
 
 
 @pytest.mark.parametrize("other", [model(2, 0.8), model(2, 0.8, data="fashion")])

@@ -16,9 +16,10 @@ from mlflow.entities import Run as LoggedRun
 from mlflow.tracking import MlflowClient
 
 from digits import DigitsError
+from digits.cli.pipeline import log_final_metrics
 from digits.core import files, models
 from digits.core.dataset import Dataset
-from digits.core.evaluation import evaluate_on, final_metrics, predict_probabilities
+from digits.core.evaluation import evaluate_on, predict_probabilities
 from digits.core.schema import Params
 from digits.core.training import TrainingResult
 from digits.tracking import local_store, outbox, registry
@@ -31,12 +32,11 @@ CALLBACK = {"EarlyStopping": {"monitor": "loss", "patience": 2}}
 
 
 @pytest.fixture(scope="module")
-def params(checksums: dict[str, str]) -> Params:
+def params() -> Params:
     """Those of the tiny project, v1 with a callback."""
-    data = {"validation": 0, "mirrors": ["somewhere"], "sha256": checksums}
     tiny_models = TINY_PARAMS["models"]
     changed = tiny_models | {"v1": tiny_models["v1"] | {"callbacks": [CALLBACK]}}
-    return Params.model_validate(TINY_PARAMS | {"data": data, "models": changed})
+    return Params.model_validate(TINY_PARAMS | {"models": changed})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,8 +62,9 @@ def train(version: str, params: Params, tiny: Dataset, root: Path) -> tuple[Run,
 def score(run: Run, result: TrainingResult, version: str, params: Params, tiny: Dataset) -> None:
     """Score a version as `digits evaluate` does."""
     tta = params.tta.get(version, ())
+    run.model(result.network, tta)
     run.tags({TTA_TAG: tta_json(tta)})
-    run.metrics(final_metrics(evaluate_on([result.network], tiny, tta)[0]))
+    log_final_metrics(run, evaluate_on([result.network], tiny, tta)[0], tiny, "mnist")
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +222,7 @@ def test_only_scored_models_that_a_run_made_are_registered_each_once(
     champion = registry.champion("mnist-digits")
     assert champion is not None
     assert (champion.version, champion.number, champion.data) == ("v1", 1, tiny.digest())
+    assert champion.test_images == tiny.digest("test")[:32]
 
     result = registry.load("mnist-digits").predict(tiny.x_test)
     expected = predict_probabilities(trained[1].network, tiny.x_test, params.tta["v1"])
@@ -263,6 +265,9 @@ def test_other_tta_is_another_registered_version_once_it_is_scored(
         model_id = entry.source.removeprefix("models:/")
         logged_model = MlflowClient().get_logged_model(model_id)
         assert logged_model.tags["tta"] == entry.tags["tta"], "the network is logged again"
+        # MLflow copies what the run has to a model that is logged later, but without the images.
+        losses = [m for m in logged_model.metrics if m.key == "test_loss" and m.dataset_digest]
+        assert {loss.value for loss in losses} == {float(entry.tags["test_loss"])}
 
 
 def test_a_champion_that_digits_did_not_register_is_named() -> None:
@@ -293,9 +298,11 @@ def test_the_model_of_a_run_that_lost_its_server_is_logged_later(
         gone.setattr("digits.tracking.run.log_model", lost)
         run.model(network, tta)
         run.metrics({"parameters": 7850})
+        run.metrics({"test_accuracy": 0.9}, images=("mnist-testing", "a" * 64))
     outbox.send(run.outbox_folder)
     (model,) = logged_models(MlflowClient(), MlflowClient().get_run(run.id))
     assert json.loads(model.tags["tta"]) == [transform.model_dump() for transform in tta]
-    assert [metric.key for metric in model.metrics] == ["parameters"]
+    images = {metric.key: (metric.dataset_name, metric.dataset_digest) for metric in model.metrics}
+    assert images == {"parameters": (None, None), "test_accuracy": ("mnist-testing", "a" * 32)}
     loaded = mlflow.keras.load_model(model.artifact_location)
     np.testing.assert_array_equal(loaded.get_weights()[0], network.get_weights()[0])

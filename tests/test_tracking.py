@@ -19,6 +19,7 @@ import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 from conftest import environment
+from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
@@ -30,7 +31,17 @@ from digits.core import files
 from digits.core.dataset import Dataset
 from digits.tracking import connection, local_store, machine, notes, outbox
 from digits.tracking.connection import KIND, KIND_TAG, describe_run, find_run
-from digits.tracking.run import MODEL_TAG, PROCESS_TAG, Run, attached_run, start_run
+from digits.tracking.run import (
+    ABANDONED,
+    ENDED_TAG,
+    MODEL_TAG,
+    PROCESS_TAG,
+    Run,
+    attached_run,
+    start_run,
+)
+
+SOURCE = CodeDatasetSource({"sources": "somewhere"})
 
 another_database = pytest.mark.faults(
     "`mlflow.db` deleted, or made by an older or newer MLflow",
@@ -159,7 +170,7 @@ def test_what_is_logged_is_in_the_run(store: Path, tiny: Dataset) -> None:
         for step in (1, 2):
             run.metrics({"loss": 1 / step, "accuracy": 0.5}, step=step)
         run.metrics({"training_seconds": 2})
-        run.datasets(tiny, "mnist", ["somewhere"], "a" * 64)
+        run.datasets(tiny, "mnist", SOURCE)
         run.image(b"a PNG file", "confusion.png")
         run.text("v1: trained\n", "console.log")
     data, inputs = logged(run).data, logged(run).inputs.dataset_inputs
@@ -168,8 +179,10 @@ def test_what_is_logged_is_in_the_run(store: Path, tiny: Dataset) -> None:
     history = MlflowClient().get_metric_history(run.id, "loss")
     assert [(metric.step, metric.value) for metric in history] == [(1, 1), (2, 0.5)]
     assert data.metrics["training_seconds"] == 2
-    assert {part.dataset.name for part in inputs} == {"mnist-training", "mnist-testing"}
-    assert {part.dataset.digest for part in inputs} == {"a" * 32}
+    assert {part.dataset.name: part.dataset.digest for part in inputs} == {
+        "mnist-training": tiny.digest("train")[:32],
+        "mnist-testing": tiny.digest("test")[:32],
+    }
     artifacts = store / "mlruns/0" / run.id / "artifacts"
     assert (artifacts / "figures/confusion.png").read_bytes() == b"a PNG file"
     assert (artifacts / "console.log").read_text() == "v1: trained\n"
@@ -288,6 +301,25 @@ def test_a_run_whose_process_was_killed_is_closed_by_the_next_start(store: Path)
     assert names == {"of another tool", "of another machine"}
 
 
+def test_a_run_that_goes_on_sheds_the_tag_of_a_run_whose_process_is_gone(store: Path) -> None:
+    with start_run("v1") as run:
+        client = MlflowClient()
+        client.set_tag(run.id, ENDED_TAG, ABANDONED)
+        client.set_terminated(run.id, "FAILED")
+    assert logged(run).info.status == "FINISHED"
+    assert ENDED_TAG not in logged(run).data.tags
+
+
+def test_a_run_that_waits_in_the_outbox_is_not_abandoned(store: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        tags = {PROCESS_TAG: machine.process_id(psutil.Process(process.pid))}
+        process.kill()
+    waiting = MlflowClient().create_run("0", run_name="v1", tags=tags).info.run_id
+    (store / "outbox" / waiting).mkdir(parents=True)
+    connect(store)
+    assert MlflowClient().get_run(waiting).info.status == "RUNNING"
+
+
 def test_images_that_another_run_logs_at_the_same_moment_are_logged(
     store: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,7 +335,7 @@ def test_images_that_another_run_logs_at_the_same_moment_are_logged(
 
     monkeypatch.setattr(MlflowClient, "log_inputs", late)
     with start_run("v2") as second:
-        second.datasets(tiny, "mnist", ["somewhere"], "a" * 64)
+        second.datasets(tiny, "mnist", SOURCE)
     for run in (first, second):
         assert len(logged(run).inputs.dataset_inputs) == 2
 
@@ -450,7 +482,7 @@ def test_a_run_goes_on_without_its_server_and_is_sent_when_it_is_back(
         run.tags({"version": "v1", "stage": "train@v1", "git.commit": COMMIT})
         run.metrics({"loss": 0.5}, step=1)
         run.metrics({"loss": 0.25}, step=2)
-        run.datasets(tiny, "mnist", ["somewhere"], "a" * 64)
+        run.datasets(tiny, "mnist", SOURCE)
         run.image(b"a PNG file", "confusion.png")
         run.text("v1: trained\n", "console.log")
     (line,) = lines
@@ -485,6 +517,7 @@ def test_entries_are_sent_as_far_as_a_killed_process_wrote_them(store: Path) -> 
     with start_run("v1") as run:
         pass
     folder = store / "outbox" / run.id
+    # Earlier code wrote no images into a row; nor does this of an epoch.
     outbox.append(folder, {"metrics": [("loss", 0.5, 1, 1), ("loss", 0.25, 2, 2)], "model": None})
     with (folder / outbox.JOURNAL).open("a") as journal:
         journal.write('{"status": "FINI')

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from conftest import TINY_MODELS, TINY_PARAMS
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from digits import THREADS
 from digits.core.dataset import Dataset
 from digits.core.models import load
 from digits.core.training import train_model
@@ -25,9 +27,9 @@ TRIAL = Trial("v1-4", "v1", 4)
 
 
 @pytest.fixture
-def raw(checksums: dict[str, str]) -> dict[str, Any]:
+def raw() -> dict[str, Any]:
     """The contents of params.yaml."""
-    return TINY_PARAMS | {"data": {"validation": 0, "mirrors": ["nowhere"], "sha256": checksums}}
+    return TINY_PARAMS
 
 
 @pytest.fixture
@@ -37,14 +39,15 @@ def spec(raw: dict[str, Any]) -> StudySpec:
 
 @pytest.fixture
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunContext]:
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+    for name in THREADS:
         monkeypatch.setenv(name, "1")
     store = local_store.own_address(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     connect(tmp_path)
     with start_run("some", root=tmp_path) as parent:
         parent.tags({"study": "some"})
-    yield RunContext(store, tmp_path, tmp_path / "state", {"study": "some"}, parent.id)
+    context = RunContext(store, tmp_path, tmp_path / "state", {"study": "some"})
+    yield replace(context, parent=parent.id)
     mlflow.set_tracking_uri(None)
 
 
@@ -81,7 +84,10 @@ def test_a_trial_returns_the_row_that_its_run_has(
     write_trials(tmp_path / "trials.csv", [row])
     assert read_trials(tmp_path / "trials.csv") == [row]
 
-    assert len(run.outputs.model_outputs) == 1
+    (output,) = run.outputs.model_outputs
+    metrics = MlflowClient().get_logged_model(output.model_id).metrics
+    images = {metric.key: (metric.dataset_name, metric.dataset_digest) for metric in metrics}
+    assert images["test_errors"] == ("mnist-testing", tiny.digest("test")[:32])
     saved = load(context.state / "models/v1-4.keras")
     trained = train_model("v1", spec.params(TRIAL), tiny, seed=4)
     for one, other in zip(saved.get_weights(), trained.network.get_weights(), strict=True):

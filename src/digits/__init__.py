@@ -11,6 +11,9 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+# TensorFlow reads them when it is imported. Sums of another number of threads round differently.
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+
 
 class DigitsError(Exception):
     """What a user can put right: its text is one line that says what, where and what to do."""

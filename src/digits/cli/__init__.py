@@ -8,6 +8,7 @@ import click
 from digits.cli import handwriting, pipeline, registry, reports
 from digits.cli.new import new
 from digits.cli.options import Group
+from digits.cli.reproduce import reproduce
 from digits.cli.study import study
 
 
@@ -21,6 +22,6 @@ for command in (
     *(pipeline.fetch, pipeline.train, pipeline.evaluate, reports.plot, reports.report),
     *(pipeline.run, study, handwriting.predict, handwriting.draw),
     *(registry.register, registry.runs, registry.send, registry.relocate, registry.mlflow_env),
-    new,
+    *(reproduce, new),
 ):
     main.add_command(command)

@@ -23,7 +23,7 @@ from digits.cli.options import (
 
 if TYPE_CHECKING:
     from digits.core.dataset import Dataset
-    from digits.core.schema import Params, Transform
+    from digits.core.schema import Params
     from digits.core.training import TrainingResult
     from digits.tracking.console import ConsoleLog
     from digits.tracking.run import Run
@@ -65,6 +65,8 @@ def train(
 
     parameters = config.load(params)
     parameters.model(version)
+    if model.suffix != ".keras":
+        raise DigitsError(f"{model}: expected a name that ends with .keras")
     _check_server()
     images = dataset.load(data)
     _check_images(parameters, version, images)
@@ -77,7 +79,7 @@ def train(
 
     connect()
     with start_run(version, root=root(), log=warn) as run, _console(version, run) as console:
-        result = _train(version, parameters, images, run, console, reported)
+        result = _train(version, parameters, images, data, run, console, reported)
         models.save(result.network, model)
         run.tags({MODEL_TAG: files.sha256(model)})
         files.write_columns(history, training.history_columns(result.history))
@@ -129,7 +131,7 @@ def evaluate(
     images = dataset.load(data)
     classes = dataset.class_names(parameters, images)
 
-    from digits.core.evaluation import evaluate_on, final_metrics, write_evaluation
+    from digits.core.evaluation import evaluate_on, write_evaluation
     from digits.core.models import load
     from digits.tracking.connection import find_run
     from digits.tracking.machine import experiment
@@ -149,11 +151,11 @@ def evaluate(
             click.echo(f"{version}: {_summary(scored)}")
             write_evaluation(version, images.y_test, scored, parts, folders)
             if project_run:
-                metrics = final_metrics(scored)
-                project_run.metrics({f"{version}.{name}": v for name, v in metrics.items()})
+                log_final_metrics(project_run, scored, images, parameters.data.name, version)
             elif scores:
                 if run := find_run(path, root=root(), log=warn):
-                    _complete_run(run, version, scored, parts, images, tta, classes)
+                    run.model(network, tta)
+                    _complete_run(run, version, parameters, scored, parts, images, classes)
                     run.describe()
                 else:
                     warn(
@@ -204,8 +206,8 @@ def run(
     }
     parameters = config.load(params, {k: text for k, text in overrides.items() if text != PARAMS})
     _check_server()
-    is_fetched = data.exists() and parameters.data.dataset is None
-    images = dataset.load(data) if is_fetched else fetch_for(parameters.data, click.echo)
+    file = data if data.exists() and parameters.data.is_mnist else None
+    images = dataset.load(file) if file else fetch_for(parameters.data, click.echo)
     classes = _check_images(parameters, name, images)
     reported = load_reference(reference, parameters)
 
@@ -215,10 +217,9 @@ def run(
     connect()
     tracked = start_run(name, attach=True, root=root(), log=warn)
     with tracked as tracked_run, _console(name, tracked_run) as console:
-        result = _train(name, parameters, images, tracked_run, console, reported)
-        tta = parameters.tta.get(name, ())
-        scored, parts = evaluate_on([result.network], images, tta)
-        _complete_run(tracked_run, name, scored, parts, images, tta, classes)
+        result = _train(name, parameters, images, file, tracked_run, console, reported)
+        scored, parts = evaluate_on([result.network], images, parameters.tta.get(name, ()))
+        _complete_run(tracked_run, name, parameters, scored, parts, images, classes)
         console.print(_summary(scored))
 
 
@@ -246,14 +247,23 @@ def _train(
     version: str,
     parameters: "Params",
     images: "Dataset",
+    file: Path | None,
     run: "Run",
     console: "ConsoleLog",
     reported: Reference,
 ) -> "TrainingResult":
-    """Train a version, with everything about it logged to a run."""
+    """Train a version, with everything about it logged to a run.
+
+    Args:
+        file: that the images were read from; None if they were fetched into memory.
+    """
     from digits.reports.figures import learning_curves, png
-    from digits.tracking.machine import code, experiment, machine
+    from digits.tracking import dvc_source
+    from digits.tracking.machine import experiment, machine
+    from digits.tracking.provenance import code
     from digits.tracking.training import train_tracked
+
+    source = code()
 
     values = reported.get(version, {})
     names = ("parameters", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -261,11 +271,21 @@ def _train(
         {
             "version": version,
             "stage": os.environ.get("DVC_STAGE") or "mlflow run",
-            **(code() | machine() | experiment()),
-            **{f"reported_2018.{name}": values[name] for name in names if name in values},
+            **source.tags,
+            **(machine() | experiment()),
+            **{f"reported_2018.{n}": round(values[n], 6) for n in names if n in values},
         }
     )
-    result = train_tracked(version, parameters, images, parameters.seed, run, [console])
+    result = train_tracked(
+        version,
+        parameters,
+        images,
+        parameters.seed,
+        run,
+        [console],
+        patch=source.patch,
+        source=dvc_source.find(images, file, root()),
+    )
     console.print(f"trained in {result.timing['training_seconds']:.1f} s")
     curves = learning_curves(
         version, result.history, values.get("history"), parameters.model(version)
@@ -280,6 +300,7 @@ def log_scores(
     scores: Mapping[str, Any],
     probabilities: Any,
     images: "Dataset",
+    dataset_name: str,
     classes: Sequence[str],
 ) -> dict[str, bytes]:
     """Complete a run with the final scores and with figures of the errors, which are returned.
@@ -287,15 +308,15 @@ def log_scores(
     Args:
         name: of the version or ensemble.
         probabilities: (n, classes) of the test images.
+        dataset_name: of the images.
         classes: their names; empty if they have none.
 
     Returns:
         The PNG files by name.
     """
-    from digits.core.evaluation import final_metrics
     from digits.reports import figures
 
-    run.metrics(final_metrics(scores))
+    log_final_metrics(run, scores, images, dataset_name)
     matrix, test = scores["test"]["confusion_matrix"], (images.x_test, images.y_test, probabilities)
     drawn = {
         "confusion.png": figures.confusion(name, matrix, "test", classes),
@@ -307,20 +328,36 @@ def log_scores(
     return pictures
 
 
+def log_final_metrics(
+    run: "Run", scores: Mapping[str, Any], images: "Dataset", dataset_name: str, version: str = ""
+) -> None:
+    """Log the final metrics, each with the images that it was computed on."""
+    from digits.core.evaluation import final_metrics
+    from digits.tracking.run import CONTEXTS
+
+    metrics, prefix = final_metrics(scores), f"{version}." if version else ""
+    for part, context in CONTEXTS.items():
+        run.metrics(
+            {f"{prefix}{n}": value for n, value in metrics.items() if n.startswith(f"{part}_")},
+            images=(f"{dataset_name}-{context}", images.digest(part)),
+        )
+
+
 def _complete_run(
     run: "Run",
     version: str,
+    parameters: "Params",
     scores: Mapping[str, Any],
     parts: Mapping[str, Any],
     images: "Dataset",
-    tta: Sequence["Transform"],
     classes: Sequence[str],
 ) -> None:
     """Log a version's scores to the run that trained it, with the TTA that they were made with."""
     from digits.tracking.logged_model import TTA_TAG, tta_json
 
-    run.tags({TTA_TAG: tta_json(tta)})
-    log_scores(run, version, scores, parts["test"].probabilities, images, classes)
+    run.tags({TTA_TAG: tta_json(parameters.tta.get(version, ()))})
+    test = parts["test"].probabilities
+    log_scores(run, version, scores, test, images, parameters.data.name, classes)
 
 
 def _score_labelled(paths: Mapping[str, Path], parameters: "Params", data: Path) -> None:

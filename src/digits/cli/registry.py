@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from digits import DigitsError
-from digits.cli.options import connect, params_option, path_option, root, warn
+from digits.cli.options import connect, connect_to_read, params_option, path_option, root, warn
 
 
 @click.command()
@@ -35,16 +35,17 @@ def register(params: Path, models: Path, force: bool) -> None:
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 def runs(models: tuple[Path, ...]) -> None:
-    """List the run that made each .keras file in the folders MODELS.
+    """List the run that made each .keras file of MODELS, files or folders of them.
 
     DVC restores from its cache what it has made before. Then nothing is trained, and there is no
     new run.
     """
     from digits.tracking.connection import describe_run, find_run
 
-    connect()
-    for path in sorted(path for folder in models for path in folder.glob("*.keras")):
-        run = find_run(path)
+    is_recorded = connect_to_read()
+    files = {f for path in models for f in (path.glob("*.keras") if path.is_dir() else [path])}
+    for path in sorted(files):
+        run = find_run(path) if is_recorded else None
         click.echo(f"{path}: {describe_run(run) if run else 'its record is gone'}")
 
 

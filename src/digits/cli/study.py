@@ -106,7 +106,7 @@ def _run(
     must_exist: bool = False,
 ) -> None:
     from digits.core import dataset
-    from digits.tracking import local_store, machine
+    from digits.tracking import local_store, provenance
 
     spec, out = _load(file, params, out)
     if must_exist and not out.exists():
@@ -118,10 +118,16 @@ def _run(
     from digits.study import ensemble
     from digits.study.runner import run_study
     from digits.study.trial import RunContext
+    from digits.tracking import dvc_source
 
     connect()
-    tags = {"stage": os.environ.get("DVC_STAGE") or "study", **machine.code()}
-    context = RunContext(store, root(), (STATE / spec.name).resolve(), tags)
+    code = provenance.code()
+    tags = {"stage": os.environ.get("DVC_STAGE") or "study", **code.tags}
+    source = dvc_source.find(mnist, data, root())
+    names = (name for name in os.environ if name.startswith("MLFLOW_") and name != "MLFLOW_RUN_ID")
+    mlflow = {name: os.environ[name] for name in names}
+    state = (STATE / spec.name).resolve()
+    context = RunContext(store, root(), state, tags, code.patch, source, mlflow)
     rows = run_study(
         spec, mnist, out, context, cluster=address, workers=workers, attach=True, log=click.echo
     )
@@ -145,7 +151,7 @@ def _score_ensemble(spec: "StudySpec", rows: Any, mnist: "Dataset", out: Path) -
     with start_run(spec.name, resume=parent, root=root(), log=warn) as run:
         scores, probabilities = score_ensemble(rows, mnist, tta, out, STATE / spec.name)
         name = f"{version}-ensemble"
-        images = log_scores(run, name, scores, probabilities, mnist, classes)
+        images = log_scores(run, name, scores, probabilities, mnist, params.data.name, classes)
         for file, png in images.items():
             files.write_bytes(out / file, png)
     click.echo(f"{name}: {scores['test']['errors']} test errors")

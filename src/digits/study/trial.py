@@ -3,14 +3,15 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from digits.core.dataset import Dataset, hold_out
+from digits import THREADS
+from digits.core.dataset import Dataset, without_fold
 from digits.core.files import sha256
 from digits.core.schema import Params
 from digits.study.ensemble import network_path
@@ -18,6 +19,8 @@ from digits.study.results import EMPTY, MACHINE, Row
 from digits.study.spec import AS_IS, StudySpec, Trial
 
 if TYPE_CHECKING:
+    from mlflow.data.dataset_source import DatasetSource
+
     from digits.core.training import TrainingResult
 
 RESULT = "trial.json"  # an artifact of each finished run: its row
@@ -38,6 +41,10 @@ class RunContext:
         root: the project's folder, if it is on this machine.
         state: the folder of the study's networks and of its lock.
         tags: of every run.
+        patch: the uncommitted change of the code.
+        source: of the images.
+        mlflow: variables for MLflow. They are no variables of Ray's, which would write the password
+            of a server to its log.
         parent: id of the study's run.
     """
 
@@ -45,6 +52,9 @@ class RunContext:
     root: Path
     state: Path
     tags: Mapping[str, object]
+    patch: bytes = b""
+    source: "DatasetSource | None" = None
+    mlflow: Mapping[str, str] = field(default_factory=dict, repr=False)
     parent: str = ""
 
 
@@ -68,10 +78,9 @@ def run_trial(
     Raises:
         DigitsError: training diverged, or the run cannot be recorded.
     """
-    # TensorFlow reads these when it is imported, which is below.
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+    for name in THREADS:  # before TensorFlow is imported, below
         os.environ[name] = str(spec.study.threads)
-    os.environ["MLFLOW_TRACKING_URI"] = context.store
+    os.environ.update({**context.mlflow, "MLFLOW_TRACKING_URI": context.store})
 
     from digits.core import models
     from digits.core.keras_backend import keras
@@ -106,19 +115,30 @@ def run_trial(
         if candidates := spec.study.candidates:
             run.tags({"validation": candidates.validation, "fold": trial.fold})
         callbacks = [console, keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)]
-        training_set, held_out = _split(spec, trial, params, dataset)
-        training = (trial.version, params, training_set, trial.seed, run, callbacks)
+        fold = (candidates.validation, trial.fold) if candidates else (0, 0)
+        training = (trial.version, params, dataset, trial.seed, run, callbacks)
         try:
-            result = train_tracked(*training, log_model=spec.study.models)
+            result = train_tracked(
+                *training,
+                patch=context.patch,
+                fold=fold,
+                source=context.source,
+                log_model=spec.study.models,
+            )
         except TrialPrunedError:
             run.tags({"ended": "pruned, because others did better"})
             return None
         row = _row(spec, trial, digest, result.history)
+        _, held_out = without_fold(dataset, fold[0], params.seed, fold[1])
         row |= _evaluate(spec, params, trial.version, dataset, held_out, result)
         row["seconds"] = result.timing["training_seconds"]
         row["machine"] = {name: hardware[name] for name in MACHINE}
-        run.metrics({f"test_{name}": value for name, value in row["test"].items()})
-        run.metrics({f"val_errors.{name}": value for name, value in row["errors"].items()})
+        test = {f"test_{name}": value for name, value in row["test"].items()}
+        run.metrics(test, images=(f"{params.data.name}-testing", dataset.digest("test")))
+        if errors := {f"val_errors.{name}": value for name, value in row["errors"].items()}:
+            x, y = dataset.x_train[held_out], dataset.y_train[held_out]
+            digest = replace(dataset, x_test=x, y_test=y).digest("test")
+            run.metrics(errors, images=(f"{params.data.name}-validation", digest))
         if spec.study.models and is_project_here:
             path = network_path(context.state, trial.name)
             models.save(result.network, path)
@@ -134,19 +154,6 @@ def _row(spec: StudySpec, trial: Trial, digest: str, history: Mapping[str, Seque
     metrics = {name: [round(value, 6) for value in values] for name, values in history.items()}
     training = {"threads": spec.study.threads, "metrics": metrics, "epochs": len(history["loss"])}
     return EMPTY | asdict(trial) | {"digest": digest, **training}
-
-
-def _split(
-    spec: StudySpec, trial: Trial, params: Params, dataset: Dataset
-) -> tuple[Dataset, NDArray[np.intp]]:
-    """Return a trial's training images as a dataset, and the indices of those held out from it."""
-    size = spec.study.candidates.validation if spec.study.candidates else 0
-    train, held_out = hold_out(dataset.y_train, size, params.seed, trial.fold)
-    if not size:
-        return dataset, held_out
-    return replace(
-        dataset, x_train=dataset.x_train[train], y_train=dataset.y_train[train]
-    ), held_out
 
 
 def _evaluate(

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import mlflow
 from mlflow.entities import Run as LoggedRun
+from mlflow.entities import SourceType
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_TYPE
 
 from digits import DigitsError
 from digits.core import files
@@ -17,7 +19,16 @@ from digits.tracking import local_store, machine
 from digits.tracking.errors import one_line
 from digits.tracking.local_store import EXPERIMENT
 from digits.tracking.logged_model import logged_models
-from digits.tracking.run import MODEL_TAG, OUTBOX, PROCESS_TAG, Log, Run, ignore
+from digits.tracking.run import (
+    ABANDONED,
+    ENDED_TAG,
+    MODEL_TAG,
+    OUTBOX,
+    PROCESS_TAG,
+    Log,
+    Run,
+    ignore,
+)
 
 KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
 NEWER_SCHEMA = "out-of-date database schema"  # An older schema is migrated without an error.
@@ -63,10 +74,11 @@ def connect(root: Path, log: Log = ignore) -> None:
                 client.set_experiment_tag(experiment.experiment_id, KIND_TAG, KIND)
             if own:
                 local_store.enable_concurrent_reads(root)
-        _close_abandoned_runs(client, log)
+        _close_abandoned_runs(client, root, log)
     except DigitsError:
         raise
     except Exception as error:  # MLflow, its database and the network may raise anything.
+        address = local_store.without_passwords(address)
         if NEWER_SCHEMA in str(error):
             raise DigitsError(
                 f"MLflow store {address}: made by a newer MLflow than this: use that one, or move "
@@ -89,14 +101,26 @@ def _create_database(root: Path) -> None:
     files.write(root / local_store.DATABASE, create)
 
 
-def _close_abandoned_runs(client: MlflowClient, log: Log) -> None:
-    """Close the runs that a process of this machine left open when it died."""
-    reason = "its process was killed, or the machine stopped"
+def _close_abandoned_runs(client: MlflowClient, root: Path, log: Log) -> None:
+    """Close the runs that a process of this machine left open when it died.
+
+    A run with entries in the outbox was closed while its server was lost; `digits send` closes it.
+    """
     for run in search_runs("attributes.status = 'RUNNING'"):
-        if machine.has_died(run.data.tags.get(PROCESS_TAG, "")):
-            client.set_tag(run.info.run_id, "ended", reason)
+        waits = (root / OUTBOX / run.info.run_id).exists()
+        if not waits and _is_abandoned(run, root):
+            client.set_tag(run.info.run_id, ENDED_TAG, ABANDONED)
             client.set_terminated(run.info.run_id, "FAILED")
             log(f"MLflow run {run.info.run_name}: its process is gone; now FAILED")
+
+
+def _is_abandoned(run: LoggedRun, root: Path) -> bool:
+    tags, start = run.data.tags, run.info.start_time / 1000
+    if PROCESS_TAG in tags:
+        return machine.has_died(tags[PROCESS_TAG])
+    # `mlflow run` opened it, and was killed before any command of the project could tag it.
+    is_of_project = tags.get(MLFLOW_SOURCE_TYPE) == SourceType.to_string(SourceType.PROJECT)
+    return is_of_project and local_store.is_own(root) and not machine.runs_mlflow_since(start)
 
 
 def search_runs(query: str) -> list[LoggedRun]:

@@ -25,9 +25,14 @@ REQUIREMENTS = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pydantic", "p
 
 
 def log_model(network: Any, tta: Sequence[Transform], run_id: str) -> str:
-    """Log a Keras model to a run, open or closed, and return the logged model's id."""
+    """Log a Keras model to a run, open or closed, and return the logged model's id.
+
+    A run trains one model: if it has logged it with the same TTA, this is the one.
+    """
     client = MlflowClient()
     run = client.get_run(run_id)
+    if logged := find_logged(client, run, tta):
+        return str(logged.model_id)
     # `Model.log` of MLflow 3.17 would put the model of a closed run into the default experiment.
     created = client.create_logged_model(
         run.info.experiment_id,
@@ -55,6 +60,12 @@ def logged_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
     models = [client.get_logged_model(output.model_id) for output in outputs]
     ready = [model for model in models if model.status == LoggedModelStatus.READY]
     return sorted(ready, key=lambda model: model.creation_timestamp)
+
+
+def find_logged(client: MlflowClient, run: Run, tta: Sequence[Transform]) -> LoggedModel | None:
+    """Return the model that a run has logged with this TTA; None if it has not."""
+    models = [m for m in logged_models(client, run) if m.tags.get(TTA_TAG) == tta_json(tta)]
+    return models[-1] if models else None
 
 
 def tta_json(tta: Sequence[Transform]) -> str:

@@ -1,8 +1,7 @@
-"""What a result was computed with: the machine, the libraries, the code and the process."""
+"""What a result was computed with: the machine, the libraries and the process."""
 
 import os
 import platform
-import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,7 +11,6 @@ from pathlib import Path
 import psutil
 
 LIBRARIES = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow", "dvc")
-SOURCES = ("src", "params.yaml", "dvc.yaml", "studies/*.yaml", "MLproject")
 
 
 def libraries(names: Sequence[str] = LIBRARIES) -> dict[str, str]:
@@ -44,21 +42,6 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or "unknown"
 
 
-def code() -> dict[str, str]:
-    """Return the git commit and branch of the current folder, and whether sources differ from it.
-
-    Without git or a commit, `git.commit` is "none" and there is nothing else.
-    """
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {"git.commit": "none"}
-    return {
-        "git.commit": commit,
-        "git.branch": _git("branch", "--show-current") or "none: detached head",
-        "git.dirty": str(bool(_git("status", "--porcelain", "--", *SOURCES))).lower(),
-    }
-
-
 def experiment() -> dict[str, str]:
     """Return DVC's names of the running experiment and of the commit that it is based on."""
     variables = {"dvc.experiment": "DVC_EXP_NAME", "dvc.baseline": "DVC_EXP_BASELINE_REV"}
@@ -66,17 +49,25 @@ def experiment() -> dict[str, str]:
 
 
 def process_id(process: psutil.Process | None = None) -> str:
-    """Return an id of this process, or another, that no other has: host, number, time of start."""
+    """Return an id of this process, or another, that no other has.
+
+    Its parts are host, boot and PID namespace, the process's number and its start. Containers of
+    one host may share all but the namespace, in which the numbers are others.
+    """
     process = process or psutil.Process()
-    return f"{platform.node()} {process.pid} {process.create_time():.1f}"
+    return f"{_host()} {_boot()} {_namespace()} {process.pid} {process.create_time():.1f}"
 
 
 def has_died(process_id: str) -> bool:
-    """Tell whether a process of this host has ended; False for one of another host."""
-    host, _, number_and_start = process_id.partition(" ")
-    if host != platform.node():
+    """Tell whether a process has ended; False where that cannot be decided from here."""
+    parts = process_id.split()
+    if len(parts) != 5 or parts[0] != _host():
         return False
-    number, start = number_and_start.split()
+    _, boot, namespace, number, start = parts
+    if boot != _boot():
+        return True  # The machine was started again.
+    if namespace != _namespace():
+        return False
     try:
         return f"{psutil.Process(int(number)).create_time():.1f}" != start
     except psutil.NoSuchProcess:
@@ -85,9 +76,47 @@ def has_died(process_id: str) -> bool:
         return False
 
 
-def _git(*arguments: str) -> str | None:
+def mlflow_run() -> psutil.Process | None:
+    """Return the `mlflow run` in which this process runs; None if there is none."""
+    return next(filter(_is_mlflow_run, psutil.Process().parents()), None)
+
+
+def runs_mlflow_since(start: float) -> bool:
+    """Tell whether any `mlflow run` here was there at a time, in seconds since 1970."""
+    return any(
+        _is_mlflow_run(process) and process.create_time() < start
+        for process in psutil.process_iter()
+    )
+
+
+def _is_mlflow_run(process: psutil.Process) -> bool:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return "run" in words and any(Path(word).name == "mlflow" for word in words)
+
+
+def _host() -> str:
+    """Return this machine's name and, where it has one, the start of its id."""
+    return f"{platform.node()}/{_first_line('/etc/machine-id')[:8]}"
+
+
+def _boot() -> str:
+    """Return an id that is another after each start of the machine."""
+    return _first_line("/proc/sys/kernel/random/boot_id") or "unknown"
+
+
+def _namespace() -> str:
+    """Return the namespace of process numbers that this process is in."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:  # There is no /proc, and there are no namespaces.
+        return "none"
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

@@ -35,7 +35,11 @@ def record(client: MlflowClient, run_id: str, entry: Entry) -> None:
         case {"parameters": parameters}:
             client.log_batch(run_id, params=[Param(*item) for item in parameters.items()])
         case {"metrics": rows, "model": model_id}:
-            client.log_batch(run_id, [Metric(*row, model_id, run_id=run_id) for row in rows])
+            # Earlier code wrote rows without the images, which are the name and digest at the end.
+            client.log_batch(
+                run_id,
+                [Metric(*row[:4], model_id, *row[4:], run_id=run_id) for row in rows],
+            )
         case {"datasets": datasets}:
             inputs = [
                 DatasetInput(LoggedDataset(**values), [InputTag("mlflow.data.context", context)])

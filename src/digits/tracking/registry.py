@@ -1,26 +1,30 @@
 """MLflow's model registry: each trained version registered once, one of them the champion."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from digits import DigitsError
-from digits.core.schema import Params, Transform
+from digits.core.schema import Params, Registry, Transform
 from digits.tracking import local_store, notes
 from digits.tracking.connection import find_run
 from digits.tracking.errors import in_one_line
-from digits.tracking.logged_model import TTA_TAG, log_model, logged_models, tta_json
-from digits.tracking.promotion import RegisteredModel, select_champion
+from digits.tracking.logged_model import TTA_TAG, find_logged, tta_json
+from digits.tracking.promotion import RegisteredModel, best, select_champion
 from digits.tracking.run import DATA_DIGEST, MODEL_TAG, VERSION_TAG, Log, Run
 
 CHAMPION = "champion"
+CROWNED = "became_champion"  # when a registered version last did
+TEST_IMAGES = "test_images.digest"  # of those that it was scored on, as the metrics have it
 SCORES = ("test_accuracy", "test_errors", "test_loss", "train_accuracy")
 
 
@@ -45,24 +49,72 @@ def register_models(
             run = find_run(path, root=root)
             if run is None:
                 log(f"{version}: not registered: MLflow has no run that made {path}")
-            elif model := register(policy.name, run, path, params.tta.get(version, ())):
+            elif model := register(policy.name, run, params.tta.get(version, ())):
                 candidates.append(model)
             else:
                 log(
                     f"{version}: not registered: its run has no scores with these tta: `digits "
                     "send` if it waits for a server, else `dvc repro -f evaluate`"
                 )
+        before = {entry.version: entry.tags.get(CROWNED) for entry in _versions(policy.name)}
         current = champion(policy.name)
-        best, reason = select_champion(candidates, current, policy, force)
-        if best and best != current:
-            MlflowClient().set_registered_model_alias(policy.name, CHAMPION, str(best.number))
+        chosen, reason = select_champion(candidates, current, policy, force)
+        if chosen and chosen != current:
+            _crown(policy.name, chosen)
+            if not force and (other := _settle(policy, chosen, before)) != chosen:
+                reason = f"{other.describe(policy.metric)}, which another process chose meanwhile"
     return f"{policy.name}@{CHAMPION}: {reason}"
 
 
-def register(name: str, run: Run, path: Path, tta: Sequence[Transform]) -> RegisteredModel | None:
-    """Register the model that a run trained, unless it is registered already.
+def _versions(name: str) -> list[ModelVersion]:
+    versions: list[ModelVersion] = mlflow.search_model_versions(filter_string=f"name = '{name}'")
+    return versions
 
-    The .keras file at `path` is logged again if the run has logged it with other TTA.
+
+def _crown(name: str, model: RegisteredModel) -> None:
+    """Move the alias to a model and, after that, mark the model with the time."""
+    client, number, now = MlflowClient(), str(model.number), datetime.now(UTC).isoformat()
+    steps: list[Callable[[], None]] = [
+        lambda: client.set_registered_model_alias(name, CHAMPION, number),
+        lambda: client.set_model_version_tag(name, number, CROWNED, now),
+    ]
+    for step in steps:
+        try:
+            step()
+        except MlflowException:
+            # MLflow 3.17 looks an alias or a tag up before it adds it, and another process may add
+            # it in between. The second time it finds it.
+            step()
+
+
+def _settle(
+    policy: Registry, model: RegisteredModel, before: Mapping[str, str | None]
+) -> RegisteredModel:
+    """Leave the alias with the best of a model and those that others crowned at the same time.
+
+    MLflow moves an alias whoever else has moved it. So of two processes that have read the same
+    champion, the lesser may be the second to replace it. But each looks for new marks after it has
+    moved the alias and set its own: the one that looks last knows of both.
+
+    Args:
+        model: that this process has crowned.
+        before: the marks by version, from before this process read who the champion is.
+
+    Returns:
+        The champion.
+    """
+    while True:
+        marked = [e for e in _versions(policy.name) if e.tags.get(CROWNED) != before.get(e.version)]
+        holder = champion(policy.name)
+        others = [*map(_registered_model, marked), *filter(None, [holder])]
+        winner = best([model, *(o for o in others if o.is_comparable(model))], policy.metric)
+        if holder is None or holder.number == winner.number or not holder.is_comparable(model):
+            return holder or model
+        _crown(policy.name, winner)
+
+
+def register(name: str, run: Run, tta: Sequence[Transform]) -> RegisteredModel | None:
+    """Register the model that a run trained, unless it is registered already.
 
     Returns:
         The registered model; None if the run has no scores, or scores with other TTA.
@@ -80,23 +132,27 @@ def register(name: str, run: Run, path: Path, tta: Sequence[Transform]) -> Regis
         DATA_DIGEST: logged.data.params[DATA_DIGEST],
         TTA_TAG: tta_json(tta),
     }
-    for existing in mlflow.search_model_versions(filter_string=f"name = '{name}'"):
-        if tags.items() <= existing.tags.items():
+    model = find_logged(client, logged, tta)
+    scores, test_images = _scores(model) if model else ({}, None)
+    for existing in _versions(name):
+        of_same_images = existing.tags.get(TEST_IMAGES) in (test_images, None)
+        if tags.items() <= existing.tags.items() and of_same_images:
             return _described(client, existing)
-    scores = {metric: logged.data.metrics.get(metric) for metric in SCORES}
-    if None in scores.values() or logged.data.tags.get(TTA_TAG) != tags[TTA_TAG]:
+    if model is None or len(scores) < len(SCORES) or logged.data.tags.get(TTA_TAG) != tags[TTA_TAG]:
         return None
-    models = [m for m in logged_models(client, logged) if m.tags.get(TTA_TAG) == tags[TTA_TAG]]
-    if models:
-        model_id = models[-1].model_id
-    else:
-        from digits.core.models import load as load_network  # Imports TensorFlow.
-
-        model_id = log_model(load_network(path), tta, run.id)
     tags |= {metric: str(value) for metric, value in scores.items()}
-    source = f"models:/{model_id}"
-    entry = client.create_model_version(name, source, run_id=run.id, tags=tags, model_id=model_id)
+    tags |= {TEST_IMAGES: test_images} if test_images else {}
+    source, id = f"models:/{model.model_id}", model.model_id
+    entry = client.create_model_version(name, source, run_id=run.id, tags=tags, model_id=id)
     return _described(client, entry)
+
+
+def _scores(model: LoggedModel) -> tuple[dict[str, float], str | None]:
+    """Return the newest scores of a logged model, and the digest of the test images, if known."""
+    newest = {m.key: m for m in sorted(model.metrics or [], key=lambda metric: metric.timestamp)}
+    scores = {name: newest[name].value for name in SCORES if name in newest}
+    test = newest.get("test_accuracy")
+    return scores, test.dataset_digest if test else None
 
 
 def _described(client: MlflowClient, entry: ModelVersion) -> RegisteredModel:
@@ -148,4 +204,5 @@ def _registered_model(entry: ModelVersion) -> RegisteredModel:
         entry.tags[VERSION_TAG],
         entry.tags[DATA_DIGEST],
         {metric: float(entry.tags[metric]) for metric in SCORES},
+        entry.tags.get(TEST_IMAGES),
     )

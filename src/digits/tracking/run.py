@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mlflow
-from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.tracking import MlflowClient
 
@@ -25,8 +25,13 @@ from digits.tracking.logged_model import log_model
 OUTBOX = "outbox"  # the folder for entries of runs whose server is gone
 VERSION_TAG, MODEL_TAG, DATA_DIGEST = "version", "model_sha256", "data.sha256"
 PROCESS_TAG = "process"  # the process that is to close the run
+ENDED_TAG = "ended"  # why another process closed the run
+ABANDONED = "its process was killed, or the machine stopped"
 SYSTEM_METRICS_INTERVAL = 2  # seconds; v1 trains for less than 10
 FLUSH_INTERVAL = 1.0  # seconds; each request takes about 15 ms, an epoch of v1 some 300
+DIGEST_LENGTH = 32  # MLflow takes half of a SHA-256.
+# The parts of a dataset as MLflow calls them.
+CONTEXTS: Mapping[Literal["train", "test"], str] = {"train": "training", "test": "testing"}
 # `mlflow run` sets it for all its child processes, though only one of them is that run.
 INHERITED_RUN = "MLFLOW_RUN_ID"
 
@@ -62,7 +67,7 @@ class Run:
         self.is_cut_off = False
         self._log = log
         self._client = MlflowClient()
-        self._waiting: list[tuple[str, float, int, int]] = []
+        self._waiting: list[tuple[str | float, ...]] = []
         self._last_flush = -FLUSH_INTERVAL
 
     def tags(self, tags: Mapping[str, object]) -> None:
@@ -73,13 +78,24 @@ class Run:
         """Log parameters."""
         self._record({"parameters": {name: str(value) for name, value in parameters.items()}})
 
-    def metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def metrics(
+        self,
+        metrics: Mapping[str, float],
+        step: int | None = None,
+        images: tuple[str, str] | None = None,
+    ) -> None:
         """Log metrics of the run and, once it has logged a model, of that model.
 
         Metrics with a step wait up to a second for others, or until the run is closed.
+
+        Args:
+            images: those that the metrics were computed on: their name and SHA-256.
         """
         now = _milliseconds()
-        self._waiting += [(name, float(value), now, step or 0) for name, value in metrics.items()]
+        dataset = (images[0], images[1][:DIGEST_LENGTH]) if images else ()
+        self._waiting += [
+            (name, float(value), now, step or 0, *dataset) for name, value in metrics.items()
+        ]
         if step is None or time.monotonic() - self._last_flush >= FLUSH_INTERVAL:
             self.flush()
 
@@ -89,15 +105,17 @@ class Run:
             self._record({"metrics": self._waiting, "model": self.model_id})
         self._waiting, self._last_flush = [], time.monotonic()
 
-    def datasets(self, dataset: Dataset, name: str, sources: Sequence[str], digest: str) -> None:
-        """Log the training and the test images as inputs; MLflow takes half of a digest."""
-        source = CodeDatasetSource({"sources": " ".join(sources)})
-        common = {"source": source, "digest": digest[:32]}
-        train, test = (dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test)
-        inputs = {
-            context: from_numpy(x, targets=y, name=f"{name}-{context}", **common).to_dict()
-            for context, (x, y) in (("training", train), ("testing", test))
-        }
+    def datasets(self, dataset: Dataset, name: str, source: DatasetSource) -> None:
+        """Log the training and the test images as inputs, each with its own digest.
+
+        If MLflow has the same images of an earlier run, their source stays the earlier one.
+        """
+        inputs = {}
+        for part, context in CONTEXTS.items():
+            x, y = (getattr(dataset, f"{axis}_{part}") for axis in "xy")
+            digest = dataset.digest(part)[:DIGEST_LENGTH]
+            images = from_numpy(x, source, targets=y, name=f"{name}-{context}", digest=digest)
+            inputs[context] = images.to_dict()
         self._record({"datasets": inputs})
 
     def model(self, network: Any, tta: Sequence[Transform] = ()) -> None:
@@ -110,11 +128,15 @@ class Run:
 
     def image(self, png: bytes, name: str) -> None:
         """Log a PNG file among the figures."""
-        self._artifact(png, f"figures/{name}")
+        self.file(png, f"figures/{name}")
 
     def text(self, text: str, name: str) -> None:
         """Log a text file."""
-        self._artifact(text.encode(), name)
+        self.file(text.encode(), name)
+
+    def file(self, content: bytes, name: str) -> None:
+        """Log a file."""
+        self._record({"artifact": base64.b64encode(content).decode(), "name": name})
 
     def describe(self) -> None:
         """Describe the run and its experiment anew, from what was logged."""
@@ -128,12 +150,11 @@ class Run:
         finally:
             with self._detecting_loss():
                 mlflow.end_run(status)
+                if self._client.get_run(self.id).data.tags.get(ENDED_TAG) == ABANDONED:
+                    self._client.delete_tag(self.id, ENDED_TAG)  # It was a mistake.
             if self.is_cut_off:
                 ended = {"status": status, "end_time": _milliseconds()}
                 outbox.append(self.outbox_folder, ended)
-
-    def _artifact(self, content: bytes, name: str) -> None:
-        self._record({"artifact": base64.b64encode(content).decode(), "name": name})
 
     def _record(self, entry: outbox.Entry) -> None:
         if not self.is_cut_off:
@@ -148,7 +169,7 @@ class Run:
         try:
             yield
         except Exception as error:
-            address = mlflow.get_tracking_uri()
+            address = local_store.without_passwords(mlflow.get_tracking_uri())
             if not local_store.is_remote(address):
                 raise DigitsError(f"MLflow store {address}: {one_line(error)}") from error
             if not self.is_cut_off:
@@ -209,9 +230,15 @@ def _open(name: str, existing: str | None, parent: str | None) -> str:
             client.update_run(existing, name=name)
             mlflow.start_run(run_id=existing, log_system_metrics=True, tags=process)
             return existing
-        place = client.get_run(parent).info if parent else client.get_experiment_by_name(EXPERIMENT)
+        if parent:
+            around = client.get_run(parent)
+            experiment = around.info.experiment_id
+            if PROCESS_TAG not in around.data.tags:  # `mlflow run` opened it.
+                client.set_tag(parent, PROCESS_TAG, machine.process_id(machine.mlflow_run()))
+        else:
+            experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
         run = mlflow.start_run(
-            experiment_id=place.experiment_id,
+            experiment_id=experiment,
             run_name=name,
             parent_run_id=parent,
             nested=parent is not None,  # The parent may be active in this process.

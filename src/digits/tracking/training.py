@@ -3,12 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from digits.core.dataset import Dataset
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset_source import DatasetSource
+
+from digits.core.dataset import Dataset, without_fold
 from digits.core.keras_backend import keras
 from digits.core.keras_schema import KerasClass
+from digits.core.repeat import record
 from digits.core.schema import Params
 from digits.core.training import EpochTimer, TrainingResult, train_model
 from digits.tracking import machine
+from digits.tracking.provenance import log_provenance
 from digits.tracking.run import DATA_DIGEST, Run
 
 
@@ -32,26 +37,39 @@ def train_tracked(
     seed: int,
     run: Run,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    *,
+    patch: bytes = b"",
+    fold: tuple[int, int] = (0, 0),
+    source: DatasetSource | None = None,
     log_model: bool = True,
 ) -> TrainingResult:
     """Train one version as `train_model` does, and log all about it to a run.
 
     The run gets the parameters, the library versions, the images, each epoch's metrics, the
-    network's size and times and, with `log_model`, the network with its TTA.
+    network's size and times, the record for `digits reproduce` and, with `log_model`, the network
+    with its TTA.
+
+    Args:
+        patch: the uncommitted change of the code.
+        fold: how many training images are held out from it, and which of the disjoint sets.
+        source: of the images; by default what params.yaml says, which MLflow cannot load.
     """
     digest = dataset.digest()
+    training_set, _ = without_fold(dataset, fold[0], params.seed, fold[1])
     libraries = {f"library.{name}": number for name, number in machine.libraries().items()}
     names = flatten(version, params, seed)
     run.parameters({"model": version, **names, DATA_DIGEST: digest, **libraries})
-    run.datasets(dataset, params.data.name, params.data.origins, digest)
+    origin = CodeDatasetSource({"sources": params.data.dataset})
+    run.datasets(training_set, params.data.name, source or origin)
     result = train_model(
-        version, params, dataset, seed=seed, callbacks=[*callbacks, MlflowCallback(run)]
+        version, params, training_set, seed=seed, callbacks=[*callbacks, MlflowCallback(run)]
     )
     if log_model:
         run.model(result.network, params.tta.get(version, ()))
     seconds = {name: result.timing[name] for name in ("training_seconds", "seconds_per_epoch")}
     run.metrics({"parameters": result.network.count_params(), **seconds})
     run.tags({"precision": result.precision})
+    log_provenance(run, record(version, params, dataset, seed, fold, result), patch)
     return result
 
 
