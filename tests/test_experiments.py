@@ -80,7 +80,7 @@ def test_an_experiment_is_a_run_of_the_project(project: Path, how: list[str]) ->
 def test_queued_experiments_run_side_by_side_with_the_code_they_were_queued_with(
     project: Path,
 ) -> None:
-    code = project / "src/digits/cli/pipeline.py"
+    code = project / "src/digits/cli/recorded.py"
     text = code.read_text()
     for name, epochs in (("queued-5", 5), ("queued-6", 6)):
         code.write_text(text.replace("trained in", f"as {name} trained in"))

@@ -16,7 +16,7 @@ from mlflow.entities import Run as LoggedRun
 from mlflow.tracking import MlflowClient
 
 from digits import DigitsError
-from digits.cli.pipeline import log_final_metrics
+from digits.cli.recorded import log_final_metrics
 from digits.core import files, models
 from digits.core.dataset import Dataset
 from digits.core.evaluation import evaluate_on, predict_probabilities

@@ -42,8 +42,9 @@ def project(tmp_path: Path, tiny: Dataset) -> Path:
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a server that is yet to be started; this process is connected to it."""
     address = f"http://127.0.0.1:{free_port()}"
-    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
-        monkeypatch.setenv(name, "2")  # `connect` would set them for good.
+    # `connect` would set them for good.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     mlflow.set_tracking_uri(address)
     yield address
     mlflow.set_tracking_uri(None)

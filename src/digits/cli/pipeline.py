@@ -1,6 +1,5 @@
 """`digits fetch`, `train`, `evaluate` and `run`: the stages of dvc.yaml, and a single run."""
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from digits import DigitsError
 from digits.cli.options import (
     DATA,
     PARAMS,
-    Reference,
     connect,
     load_reference,
     params_option,
@@ -20,12 +18,11 @@ from digits.cli.options import (
     root,
     warn,
 )
+from digits.cli.recorded import complete_run, log_final_metrics, train_recorded
 
 if TYPE_CHECKING:
     from digits.core.dataset import Dataset
     from digits.core.schema import Params
-    from digits.core.training import TrainingResult
-    from digits.tracking.console import ConsoleLog
     from digits.tracking.run import Run
 
 
@@ -79,7 +76,7 @@ def train(
 
     connect()
     with start_run(version, root=root(), log=warn) as run, _console(version, run) as console:
-        result = _train(version, parameters, images, data, run, console, reported)
+        result = train_recorded(version, parameters, images, data, run, console, reported)
         models.save(result.network, model)
         run.tags({MODEL_TAG: files.sha256(model)})
         files.write_columns(history, training.history_columns(result.history))
@@ -155,7 +152,7 @@ def evaluate(
             elif scores:
                 if run := find_run(path, root=root(), log=warn):
                     run.model(network, tta)
-                    _complete_run(run, version, parameters, scored, parts, images, classes)
+                    complete_run(run, version, parameters, scored, parts, images, classes)
                     run.describe()
                 else:
                     warn(
@@ -217,9 +214,9 @@ def run(
     connect()
     tracked = start_run(name, attach=True, root=root(), log=warn)
     with tracked as tracked_run, _console(name, tracked_run) as console:
-        result = _train(name, parameters, images, file, tracked_run, console, reported)
+        result = train_recorded(name, parameters, images, file, tracked_run, console, reported)
         scored, parts = evaluate_on([result.network], images, parameters.tta.get(name, ()))
-        _complete_run(tracked_run, name, parameters, scored, parts, images, classes)
+        complete_run(tracked_run, name, parameters, scored, parts, images, classes)
         console.print(_summary(scored))
 
 
@@ -241,123 +238,6 @@ def _console(version: str, run: "Run") -> Any:
     from digits.tracking.console import ConsoleLog, logged
 
     return logged(ConsoleLog(version, click.echo, progress=sys.stderr.isatty()), run)
-
-
-def _train(
-    version: str,
-    parameters: "Params",
-    images: "Dataset",
-    file: Path | None,
-    run: "Run",
-    console: "ConsoleLog",
-    reported: Reference,
-) -> "TrainingResult":
-    """Train a version, with everything about it logged to a run.
-
-    Args:
-        file: that the images were read from; None if they were fetched into memory.
-    """
-    from digits.reports.figures import learning_curves, png
-    from digits.tracking import dvc_source
-    from digits.tracking.machine import experiment, machine
-    from digits.tracking.provenance import code
-    from digits.tracking.training import train_tracked
-
-    source = code()
-
-    values = reported.get(version, {})
-    names = ("parameters", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
-    run.tags(
-        {
-            "version": version,
-            "stage": os.environ.get("DVC_STAGE") or "mlflow run",
-            **source.tags,
-            **(machine() | experiment()),
-            **{f"reported_2018.{n}": round(values[n], 6) for n in names if n in values},
-        }
-    )
-    result = train_tracked(
-        version,
-        parameters,
-        images,
-        parameters.seed,
-        run,
-        [console],
-        patch=source.patch,
-        source=dvc_source.find(images, file, root()),
-    )
-    console.print(f"trained in {result.timing['training_seconds']:.1f} s")
-    curves = learning_curves(
-        version, result.history, values.get("history"), parameters.model(version)
-    )
-    run.image(png(curves), "learning_curves.png")
-    return result
-
-
-def log_scores(
-    run: "Run",
-    name: str,
-    scores: Mapping[str, Any],
-    probabilities: Any,
-    images: "Dataset",
-    dataset_name: str,
-    classes: Sequence[str],
-) -> dict[str, bytes]:
-    """Complete a run with the final scores and with figures of the errors, which are returned.
-
-    Args:
-        name: of the version or ensemble.
-        probabilities: (n, classes) of the test images.
-        dataset_name: of the images.
-        classes: their names; empty if they have none.
-
-    Returns:
-        The PNG files by name.
-    """
-    from digits.reports import figures
-
-    log_final_metrics(run, scores, images, dataset_name)
-    matrix, test = scores["test"]["confusion_matrix"], (images.x_test, images.y_test, probabilities)
-    drawn = {
-        "confusion.png": figures.confusion(name, matrix, "test", classes),
-        "misclassified.png": figures.misclassified(name, *test, classes),
-    }
-    pictures = {file: figures.png(figure) for file, figure in drawn.items()}
-    for file, png in pictures.items():
-        run.image(png, file)
-    return pictures
-
-
-def log_final_metrics(
-    run: "Run", scores: Mapping[str, Any], images: "Dataset", dataset_name: str, version: str = ""
-) -> None:
-    """Log the final metrics, each with the images that it was computed on."""
-    from digits.core.evaluation import final_metrics
-    from digits.tracking.run import CONTEXTS
-
-    metrics, prefix = final_metrics(scores), f"{version}." if version else ""
-    for part, context in CONTEXTS.items():
-        run.metrics(
-            {f"{prefix}{n}": value for n, value in metrics.items() if n.startswith(f"{part}_")},
-            images=(f"{dataset_name}-{context}", images.digest(part)),
-        )
-
-
-def _complete_run(
-    run: "Run",
-    version: str,
-    parameters: "Params",
-    scores: Mapping[str, Any],
-    parts: Mapping[str, Any],
-    images: "Dataset",
-    classes: Sequence[str],
-) -> None:
-    """Log a version's scores to the run that trained it, with the TTA that they were made with."""
-    from digits.tracking.logged_model import TTA_TAG, tta_json
-
-    run.tags({TTA_TAG: tta_json(parameters.tta.get(version, ()))})
-    test = parts["test"].probabilities
-    log_scores(run, version, scores, test, images, parameters.data.name, classes)
 
 
 def _score_labelled(paths: Mapping[str, Path], parameters: "Params", data: Path) -> None:

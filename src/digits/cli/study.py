@@ -19,7 +19,7 @@ from digits.cli.options import (
     root,
     warn,
 )
-from digits.cli.pipeline import log_scores
+from digits.cli.recorded import log_scores
 
 if TYPE_CHECKING:
     from digits.core.dataset import Dataset

@@ -51,6 +51,7 @@ def connect(root: Path, log: Log = ignore) -> None:
     if local_store.is_remote(address):  # By default MLflow tries for several minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(address)
     try:
         # MLflow puts the artifacts of a new database under the current folder.

@@ -1,6 +1,5 @@
 """MLflow's model registry: each trained version registered once, one of them the champion."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -180,7 +179,6 @@ def load(name: str) -> Any:
     Raises:
         DigitsError: it cannot be loaded.
     """
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with in_one_line(f"{name}@{CHAMPION}: cannot be loaded"):
         return mlflow.pyfunc.load_model(f"models:/{name}@{CHAMPION}")
 
