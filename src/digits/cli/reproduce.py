@@ -8,8 +8,6 @@ import click
 from digits import DigitsError
 from digits.cli.options import DATA, connect_to_read, path_option, root, warn
 
-STATUS = {"identical": 0, "different": 1, "same on another machine type": 2}
-
 
 @click.command()
 @click.argument("run")
@@ -29,4 +27,4 @@ def reproduce(run: str, epochs: int | None, data: Path) -> None:
         raise DigitsError(f"{root()}: no run is recorded here")
     verdict = repeat(run, root(), data, epochs, log=warn)
     click.echo(verdict)
-    sys.exit(STATUS[verdict.name])
+    sys.exit(verdict.exit_status)

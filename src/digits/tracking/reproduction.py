@@ -51,6 +51,11 @@ class Verdict:
     name: str
     reason: str
 
+    @property
+    def exit_status(self) -> int:
+        """The exit status of the command."""
+        return {IDENTICAL: 0, DIFFERENT: 1, OTHER_MACHINE: 2}[self.name]
+
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
 
@@ -80,7 +85,7 @@ def reproduce(name: str, root: Path, data: Path, epochs: int | None, log: Log) -
         except DifferentError as error:
             verdict = Verdict(DIFFERENT, str(error))
         run.tags({"verdict": str(verdict)})
-        # The link back.
+        # So that the original's page in MLflow leads to its repetition, too.
         Run(original.info.run_id, log=log).tags({"reproduced": f"{verdict.name}: run {run.id}"})
     return verdict
 
@@ -116,8 +121,8 @@ def find_training(name: str) -> LoggedRun:
 
 
 def _has(run: LoggedRun, name: str) -> bool:
-    files = MlflowClient().list_artifacts(run.info.run_id, os.path.dirname(name))
-    return any(file.path == name for file in files)
+    artifacts = MlflowClient().list_artifacts(run.info.run_id, os.path.dirname(name))
+    return any(artifact.path == name for artifact in artifacts)
 
 
 def _record(run: LoggedRun) -> Record:
