@@ -39,8 +39,12 @@ def test_a_server_that_does_not_answer_is_an_error_within_ten_seconds_and_before
 ) -> None:
     address = request.getfixturevalue(which)
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    names = ("data", "reference", "model", "history", "timing", "machine")
-    options = [part for name in names for part in (f"--{name}", str(tmp_path / "none" / name))]
+    names = ("data", "reference", "model.keras", "history", "timing", "machine")
+    options = [
+        part
+        for name in names
+        for part in (f"--{Path(name).stem}", str(tmp_path / "none" / name))
+    ]
     start = time.monotonic()
     done = digits(tmp_path, "train", "v1", *options, MLFLOW_TRACKING_URI=address)
     assert time.monotonic() - start < 10
