@@ -4,7 +4,6 @@ INSTALL = uv pip install --quiet --compile-bytecode --python .venv/bin/python
 
 .PHONY: all help env ensemble study report test test-faults test-study bench study-cost at-work lock
 all: .venv/main.done ## create the environment and run the stages that are out of date (the default)
-	@test "$$(cat .venv/mlflow-env)" -ef .venv || digits mlflow-env . > .venv/mlflow-env || true
 	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC cannot read it empty, as a kill may leave it
 	dvc repro
 
@@ -17,8 +16,8 @@ env: .venv/main.done ## create the environment only
 ensemble: all ## train five networks of v4 and score their mean: five times as long as v4
 	dvc repro --force --single-item studies/dvc.yaml:study@ensemble
 
-study: .venv/study.done ## train what is missing of the reproduction study, with Ray: up to hours
-	dvc repro studies/dvc.yaml:study@reproduction
+study: .venv/study.done ## train what is missing of the studies over seeds, with Ray: up to hours
+	dvc repro studies/dvc.yaml:study@reproduction studies/dvc.yaml:study@accuracy
 
 report: .venv/dev.done ## write the committed tables and pages anew, with the times of this machine
 	digits report metrics --timing data/timing --machine data/machine
@@ -49,14 +48,14 @@ at-work: .venv/dev.done ## measure the models on other pictures, and served: abo
 	python benchmarks/champion_at_work.py
 	@python benchmarks/render.py
 
-.venv/main.done: requirements/main.txt requirements/uv.txt pyproject.toml
+.venv/main.done: requirements/main.txt requirements/uv.txt pyproject.toml python_env.yaml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info < (3, 14))' || \
 	  { echo "make: $(PYTHON) is not Python 3.11.4 to 3.13; name one: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	$(INSTALL) --require-hashes -r requirements/main.txt
 	$(INSTALL) --no-deps --editable .
-	@digits mlflow-env . > .venv/mlflow-env || true
+	@digits mlflow-env . > /dev/null || true # `mlflow run --env-manager local` does without it
 	@touch $@
 
 # The environment of an MLflow server for a team.
@@ -73,7 +72,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
   --no-emit-index-url --custom-compile-command "make lock" --upgrade
 lock: ## pin the dependencies anew
 	$(COMPILE) pyproject.toml -o requirements/main.txt
-	for extra in dev bench demo study s3 gs azure ssh moto; do \
+	for extra in dev bench study s3 gs azure ssh moto; do \
 	  $(COMPILE) pyproject.toml --extra $$extra -c requirements/main.txt -o requirements/$$extra.txt; done
 	$(COMPILE) server/requirements.in -o server/requirements.txt
 	echo 'uv==0.13.8' | $(COMPILE) - -o requirements/uv.txt

@@ -126,7 +126,7 @@ def project(
         ["git", "add", "."],
         ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "results"],
     ):
-        done = run(folder, *command, MLFLOW_ENV_ROOT=str(folder.with_name("envs")))
+        done = run(folder, *command)
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -143,7 +143,7 @@ def test_the_tested_blocks_of_a_page_run_one_after_another(
     page: Page, project: Path, tmp_path: Path
 ) -> None:
     folder = copytree(project, tmp_path / "digits", symlinks=True)
-    done = run_blocks(page, folder, MLFLOW_ENV_ROOT=str(project.with_name("envs")))
+    done = run_blocks(page, folder)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
