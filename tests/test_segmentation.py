@@ -192,3 +192,32 @@ def test_a_dot_or_a_dash_is_no_digit() -> None:
 @pytest.mark.parametrize(("name", "count"), [("four.jpg", 1), ("seven.webp", 1), ("page.jpg", 4)])
 def test_all_digits_in_the_pictures_of_the_readme_are_cropped(name: str, count: int) -> None:
     assert len(segmentation.digits(pictures.read(ROOT / "docs/handwriting" / name))) == count
+
+
+def lines(pen: ImageDraw.ImageDraw, tilt: int = 5) -> None:
+    for top in range(10, 150, 30):
+        pen.line((0, top, 199, top + tilt), fill="#334488", width=2)
+
+
+def squares(pen: ImageDraw.ImageDraw) -> None:
+    lines(pen, tilt=0)
+    for left in range(10, 190, 30):
+        pen.line((left, 0, left, 159), fill="#334488", width=2)
+
+
+@pytest.mark.parametrize("draw", [lines, squares])
+def test_lined_and_squared_paper_is_known_as_such(draw: Draw) -> None:
+    def page(pen: ImageDraw.ImageDraw) -> None:
+        draw(pen)
+        one(pen)
+
+    crops = segmentation.digits(drawn(page))
+    assert crops
+    assert all(crop.on_ruled_paper for crop in crops)
+
+
+@pytest.mark.parametrize("draw", [one, seven, ring])
+def test_plain_paper_is_not_ruled(draw: Draw) -> None:
+    tight = drawn(draw)[40:120, 60:120]
+    for picture in (drawn(draw), tight):
+        assert not any(crop.on_ruled_paper for crop in segmentation.digits(picture))

@@ -5,7 +5,7 @@ was scaled to fit a 20×20 box, preserving its aspect ratio, and centred by mass
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ MIN_OVERLAP = 0.35  # of the narrower width, for two strokes to belong to one di
 MIN_ROW_GAP = 0.1  # between two rows, as a share of the tallest stroke's height
 MIN_ROW_HEIGHT = 0.5  # of the tallest stroke in a row, as a share of the tallest stroke's height
 MIN_HEIGHT = 0.35  # of the tallest digit's; lower ones are dots or dashes
+MIN_RULE = 0.95  # length of a ruled line as a share of the picture's width or height
+MAX_RULE_SLOPE = 0.1  # of a ruled line's bounding box: its shorter side as a share of the longer
+FEWEST_SQUARES = 6  # inside the lines of squared paper; digits enclose two at most
 
 Array = NDArray[np.floating[Any]]
 Labels = NDArray[np.int32]
@@ -40,11 +43,13 @@ class DigitCrop:
         image: (28, 28) uint8, ink 255 on background 0, as in MNIST.
         box: left, top, right and bottom of the digit as shares of the picture.
         digit_count: how many digits splitting would make of its ink.
+        on_ruled_paper: whether the picture has lines or squares from edge to edge.
     """
 
     image: NDArray[np.uint8]
     box: tuple[float, float, float, float]
     digit_count: int = 1
+    on_ruled_paper: bool = False
 
 
 def digits(picture: Array, split: bool = True) -> list[DigitCrop]:
@@ -58,8 +63,26 @@ def digits(picture: Array, split: bool = True) -> list[DigitCrop]:
     labels, strokes = _find_strokes(ink)
     groups = [group for row in _split_into_rows(strokes) for group in _group_strokes(row)]
     if split or not groups:
-        return [_crop(ink, labels, group) for group in groups]
-    return [_crop(ink, labels, strokes, len(groups))]
+        crops = [_crop(ink, labels, group) for group in groups]
+    else:
+        crops = [_crop(ink, labels, strokes, len(groups))]
+    ruled = _is_ruled(labels, strokes)
+    return [replace(crop, on_ruled_paper=ruled) for crop in crops]
+
+
+def _is_ruled(labels: Labels, strokes: Strokes) -> bool:
+    """Tell whether a picture has two lines from edge to edge, or squares."""
+    lines = 0
+    for label, box in strokes.items():
+        height, width = (side.stop - side.start for side in box)
+        across = [height >= MIN_RULE * labels.shape[0], width >= MIN_RULE * labels.shape[1]]
+        if all(across):
+            squares = ndimage.label(labels != label)[1]
+            if squares >= FEWEST_SQUARES:
+                return True
+        elif any(across) and min(height, width) <= MAX_RULE_SLOPE * max(height, width):
+            lines += 1
+    return lines >= 2
 
 
 def ink_map(picture: Array) -> Array:
