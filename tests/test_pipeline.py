@@ -225,7 +225,7 @@ def test_mlflow_run_trains_one_version_and_touches_nothing_of_dvc(
         for folder in [str(Path(sys.executable).parent), *os.environ["PATH"].split(os.pathsep)]
         if not (Path(folder) / "pyenv").exists()
     )
-    extra = {"PATH": path, "MLFLOW_ENV_ROOT": str(tmp_path / "envs")}
+    extra = {"PATH": path, "HOME": str(tmp_path)}
     assert run(project, "digits", "mlflow-env", ".", **extra).returncode == 0
     before = {run.info.run_id for run in runs(store)}
     done = run(
@@ -241,13 +241,18 @@ def test_mlflow_run_trains_one_version_and_touches_nothing_of_dvc(
     assert params["optimizer.learning_rate"] == "0.02"
     assert found.data.metrics["test_errors"] >= 0
     assert is_clean(project)
+    assert not (tmp_path / ".mlflow").exists(), "two clones share nothing"
 
 
 def test_mlflow_run_refuses_another_version_and_fails(project: Path, store: MlflowClient) -> None:
     done = run(project, "mlflow", "run", ".", "-P", "version=7", "--env-manager", "local")
     assert done.returncode != 0
     assert "digits: version 'v7': expected one of v1, v2 (params.yaml: models)" in done.stderr
-    assert runs(store)[-1].info.status == "FAILED"
+    (refused,) = runs(store)[-1:]
+    assert refused.info.status == "FAILED"
+    assert (
+        refused.data.tags["error"] == "version 'v7': expected one of v1, v2 (params.yaml: models)"
+    )
 
 
 def test_mlflow_run_evaluate_scores_the_models_there_are(

@@ -47,9 +47,11 @@ def test_only_the_file_of_a_study_makes_the_tree_dirty(repository: Path) -> None
     assert provenance.code().tags["git.dirty"] == "true"
 
 
-def test_a_detached_head_has_no_branch(repository: Path) -> None:
+def test_a_detached_head_has_no_branch(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git("checkout", "--quiet", "--detach")
     assert provenance.code().tags["git.branch"] == "none: detached head"
+    monkeypatch.setenv("DVC_EXP_NAME", "wide")  # DVC detaches the head while an experiment runs.
+    assert provenance.code().tags["git.branch"] == "none: `dvc exp run`"
 
 
 def test_a_repository_without_commits_and_no_repository_have_no_commit(

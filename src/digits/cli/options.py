@@ -1,5 +1,6 @@
 """What all commands share: errors in one line, options, the project's folder and its MLflow."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 Reference = Mapping[str, Any]
 OF_PROJECT = ("params.yaml", "MLproject")
-PARAMS, DATA, REFERENCE = "params.yaml", "data/mnist.npz", "metrics/report-2018.json"
+PARAMS, DATA, ONNX = "params.yaml", "data/mnist.npz", "data/onnx"
+REFERENCE = "metrics/report-2018.json"
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -46,10 +48,21 @@ class Group(click.Group):
             return super().invoke(ctx)
         except DigitsError as error:
             click.echo(f"digits: {error}", err=True)
+            if os.environ.get("MLFLOW_RUN_ID"):  # A run that is opened takes it out.
+                _tag_refused_run(error)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo("digits: interrupted", err=True)
             sys.exit(130)
+
+
+def _tag_refused_run(error: DigitsError) -> None:
+    """Tell the reason in the run of `mlflow run`, if its server answers."""
+    from digits.tracking.run import tag_inherited_run
+
+    with contextlib.suppress(Exception):  # MLflow may raise anything, and the line is printed.
+        connect()
+        tag_inherited_run(error)
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

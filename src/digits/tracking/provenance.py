@@ -47,9 +47,10 @@ def code() -> Code:
     if commit is None:
         return Code({"git.commit": "none"})
     branch, patch = git("branch", "--show-current"), _uncommitted()
+    detached = "none: `dvc exp run`" if machine.experiment() else "none: detached head"
     tags = {
         "git.commit": commit.decode().strip(),
-        "git.branch": (branch or b"").decode().strip() or "none: detached head",
+        "git.branch": (branch or b"").decode().strip() or detached,
         "git.dirty": str(bool(patch)).lower(),
     }
     if patch:

@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ OUTBOX = "outbox"  # the folder for entries of runs whose server is gone
 VERSION_TAG, MODEL_TAG, DATA_DIGEST = "version", "model_sha256", "data.sha256"
 PROCESS_TAG = "process"  # the process that is to close the run
 ENDED_TAG = "ended"  # why another process closed the run
+ERROR_TAG = "error"  # the line that the command printed, if it ended with one
 ABANDONED = "its process was killed, or the machine stopped"
 SYSTEM_METRICS_INTERVAL = 2  # seconds; v1 trains for less than 10
 FLUSH_INTERVAL = 1.0  # seconds; each request takes about 15 ms, an epoch of v1 some 300
@@ -208,6 +209,10 @@ def start_run(
         yield run
         run.flush()
         status = "FINISHED"
+    except DigitsError as error:
+        with suppress(DigitsError):
+            run.tags({ERROR_TAG: str(error)})
+        raise
     except KeyboardInterrupt:
         status = "KILLED"
         # `mlflow run` 3.17 overwrites the status with FAILED, because it compares the name of a
@@ -228,6 +233,8 @@ def _open(name: str, existing: str | None, parent: str | None) -> str:
     with in_one_line("MLflow: no run could be opened"):
         if existing:
             client.update_run(existing, name=name)
+            if ERROR_TAG in client.get_run(existing).data.tags:  # of the time before
+                client.delete_tag(existing, ERROR_TAG)
             mlflow.start_run(run_id=existing, log_system_metrics=True, tags=process)
             return existing
         if parent:
@@ -246,6 +253,11 @@ def _open(name: str, existing: str | None, parent: str | None) -> str:
             tags=process,
         )
         return str(run.info.run_id)
+
+
+def tag_inherited_run(error: DigitsError) -> None:
+    """Tag the run that `mlflow run` opened for this process with the reason why it is refused."""
+    MlflowClient().set_tag(os.environ[INHERITED_RUN], ERROR_TAG, str(error))
 
 
 @contextmanager
