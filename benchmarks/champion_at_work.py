@@ -4,6 +4,7 @@ Writes benchmarks/results/at-work.json and, for `digits evaluate --data`, the di
 like MNIST, to data/uci.npz.
 """
 
+import json
 import os
 import signal
 import socket
@@ -29,13 +30,25 @@ from digits.cli import options
 from digits.core import config, dataset, evaluation, files, models
 from digits.core.dataset import pixels
 from digits.handwriting import segmentation
+from digits.serving.classifier import ImageClassifier
+from digits.serving.keras_classifier import CompiledNetwork
 from digits.tracking.machine import libraries, machine
 from digits.tracking.provenance import code
-from digits.tracking.pyfunc import ImageClassifier
+from race import summarise
 
 SEED = 2018  # of the generated pictures
 DIGITS_PER_PAGE = 4
 TIMEOUT = 120  # seconds for the server to start
+WITHOUT_ONNX = ["--onnx", str(paths.ONNX / "none")]
+# A process of its own, since the system counts the memory of the parent at a fork as the child's.
+LAUNCHER = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+seconds = time.perf_counter() - start
+kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(json.dumps([done.returncode, seconds, kilobytes / 1000]))
+"""
 HEADERS = {"Content-Type": "application/json"}
 Images = NDArray[np.uint8]
 
@@ -70,7 +83,9 @@ def main(pictures: int, count: int, out: Path) -> None:
         },
     }
     measured["pages"] = pages(mnist, networks, tta, pictures // DIGITS_PER_PAGE)
+    measured["exported"] = exported_against_keras(mnist, networks, tta)
     measured |= latency(params.registry.name, mnist.x_test, count, networks, tta)
+    measured["commands"] = commands(measured["champion"], max(count // 30, 2))
     files.write_json(out, measured)
     click.echo(render.section("at-work", measured))
     click.echo(f"wrote {out}")
@@ -126,19 +141,63 @@ def uci() -> tuple[Images, Images]:
     return np.stack(crops), digits.target.astype(np.uint8)
 
 
+def exported_against_keras(
+    mnist: dataset.Dataset, networks: dict[str, Any], tta: dict[str, Any]
+) -> dict[str, Any]:
+    """Compare each exported network with that of Keras on all training and test images."""
+    images, compared = np.concatenate([mnist.x_train, mnist.x_test]), {}
+    for version, network in networks.items():
+        expected = evaluation.predict_probabilities(network, images, tta.get(version, ()))
+        answers = ImageClassifier(paths.ONNX / f"{version}.onnx").predict(images)
+        differing = answers["label"] != evaluation.predicted_labels(expected)
+        compared[version] = {
+            "images": len(images),
+            "labels": int(differing.sum()),
+            "probabilities": float(np.abs(answers["probabilities"] - expected).max()),
+        }
+    return compared
+
+
+def commands(version: str, count: int) -> dict[str, Any]:
+    """Measure whole processes of `digits predict` with one picture, in turn."""
+    predict = [sys.executable, "-m", "digits", "predict", str(paths.PICTURE)]
+    ways = {
+        "`digits predict`, the champion": predict,
+        "`digits predict --version`, exported": [*predict, "--version", version],
+        "`digits predict --version`, TensorFlow": [*predict, "--version", version, *WITHOUT_ONNX],
+    }
+    measured: dict[str, dict[str, list[float]]] = {
+        way: {"seconds": [], "megabytes": []} for way in ways
+    }
+    for number in range(-1, count):
+        for way, command in ways.items():
+            launched = [sys.executable, "-c", LAUNCHER, *command]
+            done = subprocess.run(launched, capture_output=True, text=True, check=True)
+            status, seconds, megabytes = json.loads(done.stdout)
+            if status:
+                raise DigitsError(f"{' '.join(command)}: failed")
+            if number >= 0:  # The first one fills the system's cache of files.
+                measured[way]["seconds"].append(seconds)
+                measured[way]["megabytes"].append(megabytes)
+    return {
+        way: {name: summarise(values) for name, values in sample.items()}
+        for way, sample in measured.items()
+    }
+
+
 def latency(
     name: str, x: Images, count: int, networks: dict[str, Any], tta: dict[str, Any]
 ) -> dict[str, Any]:
     """Measure the time of an answer: served, in process, and by Keras's own `predict`."""
-    from digits.tracking import registry
+    from digits.tracking import promotion, registry
 
     options.connect()
     champion = registry.champion(name)
     if champion is None or champion.version not in networks:
         raise DigitsError(f"{name}: no champion among the models here: `dvc repro` registers them")
     network, transforms = networks[champion.version], tta.get(champion.version, ())
-    own = ImageClassifier(network, transforms)
-    same = registry.load(name).predict(x[:200])["probabilities"]
+    own, graph = registry.load(name), CompiledNetwork(network)
+    same = evaluation.predict_probabilities(graph, x[:200], transforms)
     if not np.allclose(own.predict(x[:200])["probabilities"], same, atol=1e-5):
         raise DigitsError(
             f"{name}: the champion is another {champion.version} than that of {paths.MODELS}: "
@@ -149,11 +208,14 @@ def latency(
         "tta": len(transforms),
         "latency": {},
     }
-    with serving(f"models:/{name}@{registry.CHAMPION}") as address:
+    with serving(f"models:/{name}@{promotion.CHAMPION}") as address:
         for size in (1, 100):
             ways: dict[str, Callable[[Images], Any]] = {
                 "served": lambda images: ask(address, images),
                 "in process": own.predict,
+                "TensorFlow's graph": lambda images: evaluation.predict_probabilities(
+                    graph, images, transforms
+                ),
                 "model.predict": lambda images: network.predict(pixels(images), verbose=0),
             }
             seconds = timed(ways, x, size, count if size == 1 else max(count // 3, 2))

@@ -55,7 +55,7 @@ def commands(version: str, repeats: int, folder: Path) -> dict[str, Any]:
     for option in ("history", "machine"):
         stage += [f"--{option}", str(folder / option)]
     evaluate = [*DIGITS, "evaluate", "--data", str(paths.DATA), "--models", str(folder / "models")]
-    for option in ("scores", "predictions", "confusion"):
+    for option in ("scores", "predictions", "confusion", "onnx"):
         evaluate += [f"--{option}", str(folder / option)]
     for command in (stage, *IDLE.values()):  # creates the database, and brings all up to date
         seconds(command, **(store if command is stage else {}))

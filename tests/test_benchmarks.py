@@ -116,6 +116,7 @@ def test_a_study_of_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_tables_of_the_models_at_work_show_every_measurement() -> None:
     time = {"p50": 0.0123, "p99": 0.0456, "requests_per_second": 78.0, "images_per_second": 1234.5}
+    summary = {"median": 60.0, "min": 50.0, "max": 70.0, "n": 10}
     measured = {
         "machine": MACHINE,
         "images": {"plain": 1000, "generated": 1000, "uci": 1797},
@@ -125,6 +126,8 @@ def test_the_tables_of_the_models_at_work_show_every_measurement() -> None:
         "champion": "v1",
         "tta": 2,
         "largest_difference": 1.2e-7,
+        "exported": {"v1": {"images": 70_000, "labels": 0, "probabilities": 3.2e-7}},
+        "commands": {"`digits predict`": {"seconds": summary, "megabytes": summary}},
     }
     text = render.section("at-work", measured)
     assert "| v1 | 98.00 % | 96.50 % | −1.5 | 90.00 % | 80.00 % |" in text
@@ -132,3 +135,5 @@ def test_the_tables_of_the_models_at_work_show_every_measurement() -> None:
     assert "| one image, served | 12.3 ms | 45.6 ms | 78 | 1,234 | 300 |" in text
     assert "| 100 images, in process | 12.3 ms | 45.6 ms | 78 | 1,234 | 99 |" in text
     assert "was 1e-07." in text
+    assert "| `digits predict` | 60.00 (50.00 – 70.00) | 60 (50 – 70) | 10 |" in text
+    assert "| v1 | 70,000 | 0 | 3e-07 |" in text

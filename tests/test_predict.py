@@ -34,7 +34,8 @@ from digits.core.evaluation import predict_probabilities
 from digits.core.schema import Transform
 from digits.handwriting import predictions
 from digits.handwriting.segmentation import DigitCrop
-from digits.tracking.pyfunc import ImageClassifier
+from digits.serving import exported
+from digits.serving.classifier import ImageClassifier
 
 TTA = {"v1": [Transform(rotation=-5), Transform(down=0.5)]}  # as in TINY_PARAMS
 CHAMPION = "models:/mnist-digits@champion"
@@ -71,7 +72,7 @@ def train(project: Path, version: str, experiment: str | None = None) -> None:
 
 
 def evaluate(project: Path, experiment: str | None = None) -> None:
-    arguments = ["--data", "data/mnist.npz", "--models", "data/models"]
+    arguments = ["--data", "data/mnist.npz", "--models", "data/models", "--onnx", "data/onnx"]
     result = digits(
         project, "evaluate", *arguments, "--scores", "metrics/scores", experiment=experiment
     )
@@ -126,6 +127,21 @@ def expected_probabilities(
 ) -> NDArray[np.float32]:
     network = models.load(project / f"data/models/{version}.keras")
     return predict_probabilities(network, images, TTA.get(version, []))
+
+
+def test_training_images_that_are_held_out_do_not_count_as_such(copy: Path) -> None:
+    held_out = TINY_PARAMS | {"data": TINY_PARAMS["data"] | {"validation": 20}}
+    (copy / "params.yaml").write_text(yaml.safe_dump(held_out))
+    evaluate(copy)
+    scores = json.loads((copy / "metrics/scores/v1.json").read_text())
+    counts = {part: np.sum(scores[part]["confusion_matrix"]) for part in ("train", "test")}
+    assert counts == {"train": 60, "test": 20}
+
+
+def test_only_one_format_is_printed(project: Path) -> None:
+    done = digits(project, "predict", "pictures/one.png", "--json", "--csv")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "digits: --json --csv: expected one of them\n"
 
 
 def scores_of(project: Path, version: str) -> Any:
@@ -223,8 +239,10 @@ def test_any_number_of_images_is_classified(
     project: Path, tiny: Dataset, version: str, count: int
 ) -> None:
     images = tiny.x_test[:count]
-    network = models.load(project / f"data/models/{version}.keras")
-    result = ImageClassifier(network, TTA.get(version, [])).predict(images)
+    model = project / f"data/models/{version}.keras"
+    classifier = exported.load(model, TTA.get(version, []), project / f"data/onnx/{version}.onnx")
+    assert isinstance(classifier, ImageClassifier)
+    result = classifier.predict(images)
     assert result["label"].shape == (count,)
     assert result["probabilities"].shape == (count, 10)
     if count:
@@ -391,6 +409,20 @@ def test_the_champion_reads_the_pictures_of_a_folder(project: Path) -> None:
         assert sum(map(float, percents)) == pytest.approx(100, abs=1)
         assert int(label) == max(range(10), key=lambda digit: float(percents[digit]))
     assert result.stderr.startswith("digits: mnist-digits@champion: v")
+
+
+def test_the_champion_answers_without_tensorflow_and_mlflow(project: Path) -> None:
+    script = """
+import sys
+sys.modules.update(dict.fromkeys(["tensorflow", "keras", "mlflow"]))
+from digits.cli import main
+main(["predict", "pictures/one.png"])
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True)
+    expected = digits(project, "predict", "pictures/one.png")
+    assert (done.returncode, done.stdout) == (0, expected.stdout), done.stderr
+    assert done.stderr == expected.stderr
 
 
 def test_json_and_csv_of_a_picture_from_standard_input_agree(project: Path) -> None:

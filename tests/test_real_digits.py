@@ -1,12 +1,16 @@
 """Networks trained on the real data predict from pictures, and from drawings in a browser."""
 
+import base64
 import csv
 import io
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +24,9 @@ from digits.core import config, dataset, models
 from digits.core.evaluation import evaluate_model
 from digits.core.fetch import fetch_for
 from digits.core.training import train_model
-from digits.handwriting import segmentation
+from digits.handwriting import pictures, segmentation
+from digits.serving.classifier import ImageClassifier
+from digits.serving.export import export
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -108,6 +114,15 @@ def address(project: Path) -> Iterator[str]:
             started.kill()
 
 
+def show(browser: "Chrome", address: str) -> None:
+    """Open the page, and wait for its networks."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    browser.get(address)
+    count = "return Object.keys(networks).length"
+    WebDriverWait(browser, 20).until(lambda opened: opened.execute_script(count) == 2)
+
+
 @pytest.fixture(scope="module")
 def browser(address: str) -> Iterator["Chrome"]:
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -124,7 +139,7 @@ def browser(address: str) -> Iterator["Chrome"]:
     ):
         options.add_argument(f"--{argument}")
     with Chrome(options, Service(driver)) as opened:
-        opened.get(address)
+        show(opened, address)
         yield opened
 
 
@@ -212,3 +227,73 @@ def test_it_states_each_model(browser: "Chrome") -> None:
     assert [bar.text for bar in browser.find_elements(By.CLASS_NAME, "about")] == ["not scored"] * 2
     errors = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
     assert errors == []
+
+
+DRAWN = """
+return arguments[0].map((drawn) => {
+  strokes = drawn;
+  paint(false);
+  const image = digit(context.getImageData(0, 0, canvas.width, canvas.height));
+  const answers = {};
+  for (const name in networks) answers[name] = classify(networks[name], image);
+  return [image, answers, canvas.toDataURL()];
+});
+"""
+
+
+def shaken(digit: int, random: np.random.Generator) -> list[list[list[float]]]:
+    """The strokes of a digit in pixels of the canvas, turned, scaled and with trembling lines."""
+    angle, scale = random.uniform(-0.3, 0.3), 2.8 * random.uniform(0.5, 1.1)
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    strokes = []
+    for stroke in STROKES[digit].split(" / "):
+        points = np.array([point.split(",") for point in stroke.split()], float) - 50
+        strokes.append(((points + random.normal(0, 2, points.shape)) @ turn + 140).tolist())
+    return strokes
+
+
+@pytest.mark.browser
+def test_500_drawings_have_the_pixels_and_answers_of_python(
+    browser: "Chrome", project: Path
+) -> None:
+    random = np.random.default_rng(4)
+    classifiers = {
+        v: ImageClassifier(export(models.load(project / f"data/models/{v}.keras")))
+        for v in ("v1", "v2")
+    }
+    equal = 0
+    for number in range(0, 500, 50):
+        drawings = [shaken(digit % 10, random) for digit in range(number, number + 50)]
+        for pixels, answers, url in browser.execute_script(DRAWN, drawings):
+            png = base64.b64decode(url.partition(",")[2])
+            picture = pictures.decode(png, "the drawing", ["PNG"], megapixels=1)
+            (crop,) = segmentation.digits(picture, split=False)
+            difference = np.abs(crop.image.ravel().astype(int) - pixels)
+            assert difference.max() <= 1, "of 255"
+            equal += not difference.any()
+            for version, classifier in classifiers.items():
+                expected = classifier.predict(crop.image[np.newaxis])
+                assert np.argmax(answers[version]) == expected["label"][0]
+                tolerance = 1e-5 if not difference.any() else 1e-2
+                np.testing.assert_allclose(
+                    answers[version], expected["probabilities"][0], atol=tolerance
+                )
+    assert equal >= 450
+
+
+@pytest.mark.browser
+def test_the_exported_folder_works_on_any_web_server(
+    browser: "Chrome", project: Path, tmp_path: Path
+) -> None:
+    arguments = ["draw", "--export", str(tmp_path / "site")]
+    done = digits(project, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    before = browser.current_url
+    server = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "site"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), server) as shown:
+        threading.Thread(target=shown.serve_forever).start()
+        show(browser, f"http://127.0.0.1:{shown.server_address[1]}/")
+        draw(browser, 1)
+        assert shown_labels(browser)["v2"] == 1
+        show(browser, before)
+        shown.shutdown()

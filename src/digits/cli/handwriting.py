@@ -1,23 +1,26 @@
 """`digits predict` and `digits draw`."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from digits import DigitsError
-from digits.cli.options import connect, params_option, path_option, root, warn
+from digits.cli.options import ONNX, connect, params_option, path_option, root, warn
 
 if TYPE_CHECKING:
     from digits.core.schema import Params
     from digits.handwriting.predictions import Classify
-    from digits.tracking.pyfunc import ImageClassifier
+    from digits.serving.exported import Classifier
 
 Result = TypeVar("Result")
 models_option = path_option("--models", "The folder of .keras files.", default="data/models")
+onnx_option = path_option("--onnx", "The folder of exported networks.", default=ONNX)
 scores_option = path_option(
     "--scores", "The folder of scores, which say which model is best.", default="metrics/scores"
 )
@@ -28,19 +31,22 @@ scores_option = path_option(
     "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @click.option("--split", is_flag=True, help="Read several digits in an image, left to right.")
-@click.option("--json", "style", flag_value="json", help="Print JSON.")
-@click.option("--csv", "style", flag_value="csv", help="Print CSV.")
+@click.option("--json", "json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "csv", is_flag=True, help="Print CSV.")
 @click.option("--version", help="Use this version from the folder of models, not the champion.")
 @params_option
 @models_option
+@onnx_option
 @scores_option
 def predict(
     images: tuple[Path, ...],
     split: bool,
-    style: str | None,
+    json: bool,
+    csv: bool,
     version: str | None,
     params: Path,
     models: Path,
+    onnx: Path,
     scores: Path,
 ) -> None:
     """Predict the digit in each IMAGE: a file, all of a folder, or - for standard input.
@@ -50,6 +56,8 @@ def predict(
     """
     from digits.core import config
 
+    if json and csv:
+        raise DigitsError("--json --csv: expected one of them")
     parameters = config.load(params)
     if version is not None:
         version = _check_version(version, parameters, models)
@@ -65,14 +73,16 @@ def predict(
             if picture is not None:
                 crops_of_pictures.append((str(file), segmentation.digits(picture, split)))
     for name, crops in crops_of_pictures:
+        if crops and crops[0].on_ruled_paper:
+            warn(f"{name}: lined or squared paper: expected plain paper; digits are misread")
         if crops and crops[0].digit_count > 1:
             count = f"{crops[0].digit_count} pieces of ink side by side"
             warn(f"{name}: {count} read as one digit: --split?")
     if crops_of_pictures:
-        classify, source = _choose_classifier(version, parameters, models, scores)
+        classify, source = _choose_classifier(version, parameters, models, onnx, scores)
         click.echo(f"digits: {source}", err=True)
-        formats = {"json": as_json, "csv": as_csv, None: as_table}
-        click.echo(formats[style](predict_digits(crops_of_pictures, classify)))
+        rendered = as_json if json else as_csv if csv else as_table
+        click.echo(rendered(predict_digits(crops_of_pictures, classify)))
     if errors:
         sys.exit(1)
 
@@ -102,7 +112,7 @@ def _check_version(version: str, parameters: "Params", models: Path) -> str:
 
 
 def _choose_classifier(
-    version: str | None, parameters: "Params", models: Path, scores: Path
+    version: str | None, parameters: "Params", models: Path, onnx: Path, scores: Path
 ) -> tuple["Classify", str]:
     """Return a version's classifier, else the champion, else the best model; and its name."""
     from digits.tracking import local_store
@@ -110,6 +120,8 @@ def _choose_classifier(
     models_source = click.get_current_context().get_parameter_source("models")
     has_registry = not local_store.is_own(root()) or (root() / local_store.DATABASE).exists()
     if version is None and models_source != ParameterSource.COMMANDLINE and has_registry:
+        if local_store.is_own(root()) and (local := _local_champion(parameters)):
+            return local
         from digits.tracking import registry
 
         connect()
@@ -118,11 +130,30 @@ def _choose_classifier(
         if champion:
             description = champion.describe(parameters.registry.metric)
             classifier = registry.load(name)
-            shape, classes = registry.image_shape_and_classes(classifier)
-            _check_reads_digits(shape, classes, f"{name}@champion")
+            _check_reads_digits(classifier, f"{name}@champion")
             return classifier.predict, f"{name}@champion: {description}"
     version = version or _best_version(parameters, models, scores)
-    return _load_classifier(version, parameters, models).predict, f"{models / version}.keras"
+    return _load_classifier(version, parameters, models, onnx).predict, f"{models / version}.keras"
+
+
+def _local_champion(parameters: "Params") -> tuple["Classify", str] | None:
+    """Return the champion of the project's own database without waiting for MLflow's import.
+
+    Returns:
+        None if MLflow has to look for it: there is none, or its folder is elsewhere.
+    """
+    from digits.serving.classifier import LOGGED_FILE, ImageClassifier
+    from digits.tracking import local_store
+    from digits.tracking.promotion import CHAMPION, RegisteredModel
+
+    name, metric = parameters.registry.name, parameters.registry.metric
+    number, tags, folder = local_store.champion(root(), name, CHAMPION) or (0, {}, Path())
+    if not ({"version", metric} <= tags.keys() and (folder / LOGGED_FILE).exists()):
+        return None
+    model = RegisteredModel(number, tags["version"], "", {metric: float(tags[metric])})
+    classifier = ImageClassifier(folder / LOGGED_FILE)
+    _check_reads_digits(classifier, f"{name}@{CHAMPION}")
+    return classifier.predict, f"{name}@{CHAMPION}: {model.describe(metric)}"
 
 
 def _trained_versions(parameters: "Params", models: Path) -> list[str]:
@@ -146,20 +177,19 @@ def _best_version(parameters: "Params", models: Path, scores: Path) -> str:
     return max(metrics, key=lambda v: sign * metrics[v][metric], default=versions[-1])
 
 
-def _load_classifier(version: str, parameters: "Params", models: Path) -> "ImageClassifier":
-    from digits.core import models as networks
-    from digits.tracking.pyfunc import ImageClassifier
+def _load_classifier(version: str, parameters: "Params", models: Path, onnx: Path) -> "Classifier":
+    from digits.serving import exported
 
     path = models / f"{version}.keras"
-    classifier = ImageClassifier(networks.load(path), parameters.tta.get(version, []))
-    _check_reads_digits(classifier.image_shape, classifier.classes, str(path))
+    classifier = exported.load(path, parameters.tta.get(version, []), onnx / f"{version}.onnx")
+    _check_reads_digits(classifier, str(path))
     return classifier
 
 
-def _check_reads_digits(image_shape: tuple[int, ...], classes: int, source: str) -> None:
+def _check_reads_digits(classifier: "Classifier", source: str) -> None:
     from digits.core.schema import MNIST_CLASSES, MNIST_SHAPE
 
-    if (image_shape, classes) != (MNIST_SHAPE, MNIST_CLASSES):
+    if (classifier.image_shape, classifier.classes) != (MNIST_SHAPE, MNIST_CLASSES):
         raise DigitsError(
             f"{source}: expected a model of handwritten digits, for which `digits predict` and "
             "`digits draw` are; `digits evaluate --data` scores any"
@@ -176,40 +206,73 @@ def _check_reads_digits(image_shape: tuple[int, ...], classes: int, source: str)
     help="The port to listen on; 0 chooses a free one.",
 )
 @click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
+@path_option("--export", "The folder to write the page to, instead of serving it.", False)
 @params_option
 @models_option
+@onnx_option
 @scores_option
-def draw(host: str, port: int, browser: bool, params: Path, models: Path, scores: Path) -> None:
-    """Serve a page to draw a digit on, with the predictions of all versions side by side."""
-    from digits.core import config, files
+def draw(
+    host: str,
+    port: int,
+    browser: bool,
+    export: Path | None,
+    params: Path,
+    models: Path,
+    onnx: Path,
+    scores: Path,
+) -> None:
+    """Serve a page to draw a digit on, with the predictions of all versions side by side.
+
+    The networks run in the browser. Any web server can show what --export writes.
+    """
+    from digits.core import config
 
     parameters = config.load(params)
     versions = _trained_versions(parameters, models)
-    try:
-        from digits.handwriting import page
-    except ModuleNotFoundError as error:
-        raise DigitsError(
-            f"{error.name} is not installed: `make .venv/demo.done` installs what the page needs"
-        ) from None
-    listening = page.listen(host, port)
 
-    import numpy as np
+    from digits.handwriting import page
 
-    from digits.handwriting.segmentation import IMAGE_SIDE
+    if export:
+        page.write(export, _exported(versions, parameters, models, onnx, scores))
+        click.echo(f"wrote {export}; any web server can show it")
+        return
+    with (
+        TemporaryDirectory(prefix="digits-") as folder,
+        page.listen(Path(folder), host, port) as server,
+    ):
+        networks = _exported(versions, parameters, models, onnx, scores)
+        page.write(Path(folder), networks)
+        url = page.url(server)
+        click.echo(f"{url} shows {', '.join(networks)}; Ctrl-C ends it")
+        if browser:
+            click.launch(url)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+def _exported(
+    versions: Sequence[str], parameters: "Params", models: Path, onnx: Path, scores: Path
+) -> dict[str, tuple[str, bytes]]:
+    """Return by version a description and the exported network."""
+    from digits.core import files
     from digits.reports.tables import percent
+    from digits.serving import exported
+    from digits.serving.classifier import ImageClassifier
 
-    classifiers = {}
+    networks = {}
     for version in versions:
-        classifier = _load_classifier(version, parameters, models)
-        # The first prediction compiles the network, for which no drawing shall wait.
-        classifier.predict(np.full((1, IMAGE_SIDE, IMAGE_SIDE), 255, np.uint8))
+        path, tta = models / f"{version}.keras", parameters.tta.get(version, [])
+        try:
+            model = exported.read(path, tta, onnx / f"{version}.onnx")
+        except DigitsError as error:
+            warn(f"{version}: left out: {error}")
+            continue
+        _check_reads_digits(ImageClassifier(model), str(path))
         description = "not scored"
-        if (path := scores / f"{version}.json").exists():
-            accuracy = files.read_json(path)["test"]["accuracy"]
+        if (score := scores / f"{version}.json").exists():
+            accuracy = files.read_json(score)["test"]["accuracy"]
             description = f"{percent(accuracy)} of the test images right"
-        classifiers[version] = (description, classifier.predict)
-    url = page.url(listening)
-    click.echo(f"{url} shows {', '.join(versions)}; Ctrl-C ends it")
-    if browser:
-        click.launch(url)
-    page.serve(page.application(classifiers, host), listening)
+        networks[version] = (description, model)
+    if not networks:
+        raise DigitsError(f"{models}: no model there that a browser can run")
+    return networks

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[3]
 TEMPLATE = REPOSITORY / "template"
 COPIED = (
     *("src/digits", "src/digits_mlflow", "src/my_layers.py"),
-    *(f"requirements/{name}.txt" for name in ("main", "dev", "demo", "study", "uv")),
+    *(f"requirements/{name}.txt" for name in ("main", "dev", "study", "uv")),
     *("python_env.yaml", "LICENSE", "data/.gitignore", "data/mnist.yaml"),
     *(".gitignore", ".dvcignore", ".editorconfig", ".dvc/.gitignore", ".dvc/config", ".dvc/plots"),
 )

@@ -10,6 +10,7 @@ import click
 from digits import DigitsError
 from digits.cli.options import (
     DATA,
+    ONNX,
     PARAMS,
     connect,
     load_reference,
@@ -93,6 +94,7 @@ def train(
 @path_option("--scores", "The folder to write scores to, one JSON file a version.", False)
 @path_option("--predictions", "The folder to write labels and probabilities to.", False)
 @path_option("--confusion", "The folder to write true and predicted labels to.", False)
+@path_option("--onnx", "The folder to write the exported networks to.", False)
 def evaluate(
     params: Path,
     data: Path,
@@ -100,8 +102,9 @@ def evaluate(
     scores: Path | None,
     predictions: Path | None,
     confusion: Path | None,
+    onnx: Path | None,
 ) -> None:
-    """Score every trained version on the training and the test images.
+    """Score every trained version on the training and the test images, and export it.
 
     Without folders to write to, print the scores, and log them to the run of `mlflow run`. An .npz
     file for that needs no training images: the keys x and y, or x_test and y_test, will do.
@@ -110,7 +113,7 @@ def evaluate(
 
     folders = {"scores": scores, "predictions": predictions, "confusion": confusion}
     parameters = config.load(params)
-    writes = any(folders.values())
+    writes = any((*folders.values(), onnx))
     single = scores is None and models.is_file()
     paths = {path.stem: path for path in ([models] if single else sorted(models.glob("*.keras")))}
     if not paths:
@@ -125,11 +128,12 @@ def evaluate(
             )
     if not data.exists() and data != Path(DATA):
         raise DigitsError(f"{data}: no such file")
-    images = dataset.load(data)
+    images = _without_held_out(parameters, dataset.load(data))
     classes = dataset.class_names(parameters, images)
 
     from digits.core.evaluation import evaluate_on, write_evaluation
     from digits.core.models import load
+    from digits.serving import exported
     from digits.tracking.connection import find_run
     from digits.tracking.machine import experiment
     from digits.tracking.registry import register_models
@@ -140,6 +144,8 @@ def evaluate(
     for version in parameters.versions:
         if version not in trained and not single:
             warn(f"{version}: warning: no {models / version}.keras; skipped")
+    if onnx:  # DVC expects it, even if no network can be exported.
+        onnx.mkdir(parents=True, exist_ok=True)
     with attached_run("evaluate", scores is None, root=root(), log=warn) as project_run:
         for version, path in trained.items():
             tta = parameters.tta.get(version, ())
@@ -147,6 +153,11 @@ def evaluate(
             scored, parts = evaluate_on([network], images, tta)
             click.echo(f"{version}: {_summary(scored)}")
             write_evaluation(version, images.y_test, scored, parts, folders)
+            if onnx:
+                try:
+                    exported.write(network, path, tta, onnx / f"{version}.onnx")
+                except DigitsError as error:
+                    warn(f"{version}: warning: not exported: {error}")
             if project_run:
                 log_final_metrics(project_run, scored, images, parameters.data.name, version)
             elif scores:
@@ -215,6 +226,7 @@ def run(
     tracked = start_run(name, attach=True, root=root(), log=warn)
     with tracked as tracked_run, _console(name, tracked_run) as console:
         result = train_recorded(name, parameters, images, file, tracked_run, console, reported)
+        images = _without_held_out(parameters, images)
         scored, parts = evaluate_on([result.network], images, parameters.tta.get(name, ()))
         complete_run(tracked_run, name, parameters, scored, parts, images, classes)
         console.print(_summary(scored))
@@ -226,6 +238,13 @@ def _check_images(parameters: "Params", version: str, images: "Dataset") -> Sequ
 
     dataset.fit_to_images(parameters, version, images)
     return dataset.class_names(parameters, images)
+
+
+def _without_held_out(parameters: "Params", images: "Dataset") -> "Dataset":
+    """Return the images whose training part is what the versions are trained on."""
+    from digits.core import dataset
+
+    return dataset.without_fold(images, parameters.data.validation, parameters.seed, 0)[0]
 
 
 def _check_server() -> None:
@@ -243,22 +262,24 @@ def _console(version: str, run: "Run") -> Any:
 def _score_labelled(paths: Mapping[str, Path], parameters: "Params", data: Path) -> None:
     """Print how many of some labelled images each model classifies right."""
     from digits.core.dataset import image_shape, load_labelled
+    from digits.core.evaluation import score
+    from digits.serving import exported
 
     x, y = load_labelled(data)
-
-    from digits.core.evaluation import evaluate_model
-    from digits.core.models import load
-
     for version, path in paths.items():
-        network = load(path, image_shape(x))
-        if y.max() >= network.output_shape[-1]:
-            classes = network.output_shape[-1]
+        tta = parameters.tta.get(version, ())
+        classifier = exported.load(path, tta, Path(ONNX) / f"{version}.onnx")
+        if classifier.image_shape != image_shape(x):
             raise DigitsError(
-                f"{data}: expected labels from 0 to {classes - 1}, as {path} predicts, got "
-                f"{y.max()}"
+                f"{data}: expected images of {classifier.image_shape}, as {path} takes, got "
+                f"{image_shape(x)}"
             )
-        evaluation = evaluate_model([network], x, y, parameters.tta.get(version, ()))
-        click.echo(f"{version}: {_accuracy(evaluation.scores)}")
+        if y.max() >= classifier.classes:
+            raise DigitsError(
+                f"{data}: expected labels from 0 to {classifier.classes - 1}, as {path} predicts, "
+                f"got {y.max()}"
+            )
+        click.echo(f"{version}: {_accuracy(score(classifier.probabilities(x), y))}")
 
 
 def _summary(scores: Mapping[str, Any]) -> str:

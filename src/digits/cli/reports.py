@@ -100,7 +100,7 @@ def report(
             json.dumps(times, indent=2, ensure_ascii=False) + "\n"
         ).encode()
     results = report.read_studies(metrics, studies, params, warn)
-    contents |= report.render_all(metrics, read(metrics, times, data), results, warn)
+    contents |= report.render_all(metrics, read(metrics, times, data), results)
     stale = [path for path, content in contents.items() if files.read_bytes(path) != content]
     if check and stale:
         raise DigitsError(

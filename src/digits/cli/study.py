@@ -143,14 +143,14 @@ def _score_ensemble(spec: "StudySpec", rows: Any, mnist: "Dataset", out: Path) -
     from digits.tracking.nested_runs import find_parent
     from digits.tracking.run import start_run
 
-    (version,) = spec.study.seeds or {}
+    versions = list(spec.study.seeds or {})
     params = spec.params(spec.trials()[0])
     classes = dataset.class_names(params, mnist)
-    tta = params.tta.get(version, ())
+    tta = params.tta.get(versions[0], ())
     parent = find_parent(spec.name, even_finished=True)
     with start_run(spec.name, resume=parent, root=root(), log=warn) as run:
         scores, probabilities = score_ensemble(rows, mnist, tta, out, STATE / spec.name)
-        name = f"{version}-ensemble"
+        name = "-".join([*versions, "ensemble"])
         images = log_scores(run, name, scores, probabilities, mnist, params.data.name, classes)
         for file, png in images.items():
             files.write_bytes(out / file, png)

@@ -1,22 +1,31 @@
-"""The page to draw digits on: a small web application and its server."""
+"""The page to draw digits on: a folder that any web server can show, and one for this machine.
+
+The networks run in the browser; nothing that is drawn leaves it.
+"""
 
 import ipaddress
+import json
 import os
+import shutil
 import socket
 from collections.abc import Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
+from typing import Any
 from urllib.parse import urlsplit
 
-import waitress
-from flask import Flask, Response, abort, jsonify, request
+import numpy as np
+import onnx
+from onnx import numpy_helper
 
 from digits import DigitsError
-from digits.handwriting import pictures, segmentation
-from digits.handwriting.predictions import Classify, predict_digits
+from digits.core import files
 
 STATIC = Path(__file__).with_name("static")
-MEDIA_TYPES = {"draw.html": "text/html", "draw.css": "text/css", "draw.js": "text/javascript"}
-MAX_REQUEST = 2_000_000  # bytes; a drawing has some 10,000
+NETWORKS = "networks.json"
+MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 # The page loads nothing from other servers, and no other page may embed it.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
@@ -25,82 +34,123 @@ HEADERS = {
 }
 
 
-def application(classifiers: Mapping[str, tuple[str, Classify]], host: str = "localhost") -> Flask:
-    """Return the application: the page, `GET /models`, and `POST /read` with a PNG as its body.
+def write(folder: Path, networks: Mapping[str, tuple[str, bytes]]) -> None:
+    """Write the page, with networks as `serving.export` returns them.
 
     Args:
-        classifiers: by version, a description and the `predict` of its classifier.
-        host: under whose name it is reached, beside localhost and the addresses of this machine.
+        networks: by version, a description and the ONNX model.
     """
-    app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in STATIC.iterdir():
+        shutil.copyfile(path, folder / path.name)
+    described = []
+    for version, (about, model) in networks.items():
+        graph, constants = _graph(onnx.load_from_string(model))
+        described.append({"version": version, "about": about, "file": f"{version}.bin", **graph})
+        files.write_bytes(folder / f"{version}.bin", constants)
+    files.write_text(folder / NETWORKS, json.dumps(described))
 
-    @app.before_request
-    def refuse_other_sites() -> None:
-        """Refuse what a page of another site asks for, even if its name leads to this machine."""
-        origin = request.headers.get("Origin", request.host_url.rstrip("/"))
-        names = (host, "localhost", socket.gethostname())
-        is_here = urlsplit(request.host_url).hostname in names or _is_address(request.host_url)
-        if not is_here or origin != request.host_url.rstrip("/"):
-            abort(403)
 
-    @app.get("/")
-    @app.get("/<name>")
-    def asset(name: str = "draw.html") -> Response:
-        if name not in MEDIA_TYPES:
-            abort(404)
-        return Response((STATIC / name).read_bytes(), mimetype=MEDIA_TYPES[name])
-
-    @app.get("/models")
-    def models() -> Response:
-        return jsonify([{"version": v, "about": about} for v, (about, _) in classifiers.items()])
-
-    @app.post("/read")
-    def read() -> Response:
-        drawing = pictures.decode(request.get_data(), "the drawing", ["PNG"], megapixels=1)
-        crops = segmentation.digits(drawing, split=False)
-        if not crops:
-            return jsonify({"found": False, "image": [], "answers": {}})
-        answers = {
-            version: predict_digits([("", crops)], classify)[0].probabilities
-            for version, (_, classify) in classifiers.items()
+def _graph(model: Any) -> tuple[dict[str, Any], bytes]:
+    """Return a model's nodes and constants for network.js, and the numbers of the constants."""
+    constants, numbers = {}, bytearray()
+    for initializer in model.graph.initializer:
+        array = numpy_helper.to_array(initializer)
+        kind = "float" if array.dtype == np.float32 else "int"
+        constants[initializer.name] = {
+            "shape": array.shape,
+            "type": kind,
+            "offset": len(numbers),
         }
-        return jsonify({"found": True, "image": crops[0].image.tolist(), "answers": answers})
-
-    @app.errorhandler(DigitsError)
-    def bad_request(error: DigitsError) -> tuple[Response, int]:
-        return jsonify({"error": str(error)}), 400
-
-    @app.errorhandler(413)
-    def too_large(error: object) -> tuple[Response, int]:
-        return jsonify({"error": f"expected at most {MAX_REQUEST:,} bytes"}), 413
-
-    @app.after_request
-    def add_headers(response: Response) -> Response:
-        response.headers.update(HEADERS)
-        return response
-
-    return app
+        numbers += array.astype("<f4" if kind == "float" else "<i4").tobytes()
+    nodes = [
+        {
+            "operation": node.op_type,
+            "inputs": list(node.input),
+            "output": node.output[0],
+            "attributes": {a.name: _value(a) for a in node.attribute},
+        }
+        for node in model.graph.node
+    ]
+    return {"nodes": nodes, "constants": constants}, bytes(numbers)
 
 
-def _is_address(url: str) -> bool:
-    """Tell whether a URL names its host by a number, which no other site can make lead here."""
-    try:
-        ipaddress.ip_address(urlsplit(url).hostname or "")
-    except ValueError:
-        return False
-    return True
+def _value(attribute: Any) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode()
+    return value if isinstance(value, int | float) else list(value)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket, so that a wrong address fails before anything slow is done.
+class _Handler(SimpleHTTPRequestHandler):
+    """Shows the folder of a page to this machine, and to whoever reaches it as `host`."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds in which a connection is idle
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | MEDIA_TYPES
+
+    def __init__(self, *args: Any, host: str, **options: Any) -> None:
+        self._host = host
+        super().__init__(*args, **options)
+
+    def send_head(self) -> Any:
+        """Refuse what a page of another site asks for, even if its name leads to this machine."""
+        here = f"http://{self.headers.get('Host', '')}"
+        if not self._is_here(here) or self.headers.get("Origin", here) != here:
+            self.send_error(403)
+            return None
+        return super().send_head()
+
+    def _is_here(self, url: str) -> bool:
+        """Tell whether a URL names this machine, or any by a number, which no other site can do."""
+        try:
+            host = urlsplit(url).hostname or ""
+            if host in (self._host, "localhost", socket.gethostname()):
+                return True
+            ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return True
+
+    def list_directory(self, path: Any) -> None:
+        """Show no folder but the page's own, which has an index.html."""
+        self.send_error(404)
+
+    def end_headers(self) -> None:
+        """Add the headers of all answers."""
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    """A server that asks nobody for this machine's name, and prints nothing of lost connections."""
+
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Bind the socket."""
+        TCPServer.server_bind(self)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Drop the connection."""
+
+
+def listen(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
+    """Return a server of a page's folder, before anything slow is done; port 0 is a free one.
 
     Raises:
         DigitsError: the port is in use, or the host is not this machine.
     """
+
+    class Server(_Server):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
+        return Server((host, port), partial(_Handler, host=host, directory=str(folder)))
     except OSError as error:
         # Python appends the address to its own text, which the message has already.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
@@ -109,20 +159,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def url(listening: socket.socket) -> str:
+def url(server: ThreadingHTTPServer) -> str:
     """Return the address to open in a browser."""
-    host, port = listening.getsockname()[:2]
+    host, port = server.socket.getsockname()[:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def serve(app: Flask, listening: socket.socket) -> None:
-    """Answer requests until interrupted."""
-    waitress.serve(
-        app,
-        sockets=[listening],
-        threads=4,
-        ident="digits",
-        # Waitress refuses a larger body without reading it; Flask reads and refuses the others.
-        max_request_body_size=2 * MAX_REQUEST,
-        _quiet=True,
-    )

@@ -14,7 +14,7 @@ from digits.handwriting.segmentation import DigitCrop
 
 DIGITS = range(10)
 SIDES = ("left", "top", "right", "bottom")
-# What `digits.tracking.pyfunc.ImageClassifier.predict` maps images to.
+# What the `predict` of a classifier maps images to.
 Classify = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
 
 

@@ -7,12 +7,11 @@ import base64
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
-import requests
 from filelock import FileLock
 
 from digits import DigitsError
@@ -89,6 +88,8 @@ def check(address: str) -> None:
     Raises:
         DigitsError: the server does not answer, or refuses the login.
     """
+    import requests  # The project's own database needs none.
+
     if is_remote(address):
         server = address.rstrip("/")
         who, header = _login()
@@ -173,3 +174,29 @@ def relocate(root: Path) -> Path | None:
     except sqlite3.Error as error:
         raise DigitsError(f"{root / DATABASE}: cannot be used: {error}") from error
     return None if before == PROXIED else Path(before).parent
+
+
+def champion(root: Path, name: str, alias: str) -> tuple[int, Mapping[str, str], Path] | None:
+    """Return a registered model of the project's own database, read without MLflow.
+
+    Returns:
+        The number of the registered version with the alias, its tags, and the folder of its logged
+        model; None if there is none, if it cannot be read so, or if the database comes from another
+        folder, so that `relocate` has to be called first.
+    """
+    of_model = "FROM model_version_tags WHERE name = ? AND version = ?"
+    try:
+        with closing(
+            sqlite3.connect(f"file:{quote(str(root / DATABASE))}?mode=ro", uri=True)
+        ) as database:
+            row = database.execute(
+                "SELECT version, storage_location FROM registered_model_aliases"
+                " JOIN model_versions USING (name, version) WHERE name = ? AND alias = ?",
+                (name, alias),
+            ).fetchone()
+            if row is None or not Path(row[1]).is_relative_to(root.resolve() / ARTIFACTS):
+                return None
+            tags = dict(database.execute(f"SELECT key, value {of_model}", (name, row[0])))
+    except sqlite3.Error:
+        return None
+    return row[0], tags, Path(row[1])

@@ -19,9 +19,17 @@ from digits.tracking import machine
 
 TTA_TAG = "tta"
 CODE = "code"
-# The files of this package that pyfunc.py imports or may import.
-SOURCES = ("__init__.py", "core/*.py", "tracking/__init__.py", "tracking/pyfunc.py")
-REQUIREMENTS = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pydantic", "psutil")
+# What `mlflow models serve` imports: an environment of 251 MB, of 694 MB with all of MLflow.
+SERVER = ("mlflow-skinny", "fastapi", "pandas", "uvicorn")
+# The files of this package that pyfunc.py imports, and the libraries that they import.
+SOURCES = (
+    *("__init__.py", "serving/__init__.py", "serving/classifier.py"),
+    *("tracking/__init__.py", "tracking/pyfunc.py"),
+)
+REQUIREMENTS = ("numpy", "onnxruntime", *SERVER)
+# The same for layers of the user's own, which only Keras can compute.
+KERAS_SOURCES = ("core/*.py", "serving/keras_classifier.py")
+KERAS_REQUIREMENTS = ("keras", "tensorflow", "tensorflow-cpu", "pydantic", "psutil")
 
 
 def log_model(network: Any, tta: Sequence[Transform], run_id: str) -> str:
@@ -90,6 +98,8 @@ class _Flavor:
     ) -> None:
         # These import TensorFlow.
         from digits.core.models import own_modules
+        from digits.serving.classifier import LOGGED_FILE
+        from digits.serving.export import export
         from digits.tracking import pyfunc  # isort: skip
         import mlflow.keras
 
@@ -98,7 +108,9 @@ class _Flavor:
             "label": np.zeros(1, np.int64),
             "probabilities": np.zeros((1, classes), np.float32),
         }
-        folder = Path(path)
+        folder, own = Path(path), own_modules(network)
+        sources = SOURCES + (KERAS_SOURCES if own else ())
+        libraries = machine.libraries(REQUIREMENTS + (KERAS_REQUIREMENTS if own else ()))
         folder.mkdir()  # MLflow 3.17 writes the input example before (its issue 16183).
         mlflow.keras.save_model(
             network,
@@ -107,15 +119,18 @@ class _Flavor:
             signature=infer_signature(example, answer),
             input_example=example,
             # Without it MLflow loads the model in another process to see what it imports.
-            pip_requirements=[f"{n}=={v}" for n, v in machine.libraries(REQUIREMENTS).items()],
+            pip_requirements=[f"{name}=={version}" for name, version in libraries.items()],
         )
         (folder / pyfunc.TTA_FILE).write_text(tta)
+        if not own:
+            transforms = [Transform.model_validate(transform) for transform in json.loads(tta)]
+            (folder / LOGGED_FILE).write_bytes(export(network, transforms))
         package = Path(digits.__file__).parent
-        for source in (source for pattern in SOURCES for source in package.glob(pattern)):
+        for source in (source for pattern in sources for source in package.glob(pattern)):
             target = folder / CODE / package.name / source.relative_to(package)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
-        for module in own_modules(network):
+        for module in own:
             shutil.copy(module, folder / CODE / module.name)
         environment = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]["env"]
         mlflow.pyfunc.add_to_model(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from digits.core.schema import Registry
 
+CHAMPION = "champion"  # the alias
 HIGHER_IS_BETTER = frozenset(["test_accuracy"])
 TOLERANCE = 1e-9  # Scores are rounded to six decimals; ignore smaller floating-point differences.
 

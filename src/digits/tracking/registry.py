@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow.entities import LoggedModel
@@ -18,10 +19,12 @@ from digits.tracking import local_store, notes
 from digits.tracking.connection import find_run
 from digits.tracking.errors import in_one_line
 from digits.tracking.logged_model import TTA_TAG, find_logged, tta_json
-from digits.tracking.promotion import RegisteredModel, best, select_champion
+from digits.tracking.promotion import CHAMPION, RegisteredModel, best, select_champion
 from digits.tracking.run import DATA_DIGEST, MODEL_TAG, VERSION_TAG, Log, Run
 
-CHAMPION = "champion"
+if TYPE_CHECKING:
+    from digits.serving.exported import Classifier
+
 CROWNED = "became_champion"  # when a registered version last did
 TEST_IMAGES = "test_images.digest"  # of those that it was scored on, as the metrics have it
 SCORES = ("test_accuracy", "test_errors", "test_loss", "train_accuracy")
@@ -173,21 +176,17 @@ def champion(name: str) -> RegisteredModel | None:
             raise
 
 
-def load(name: str) -> Any:
-    """Return the champion; its `predict` is that of `digits.tracking.pyfunc.ImageClassifier`.
+def load(name: str) -> "Classifier":
+    """Return the champion's classifier.
 
     Raises:
         DigitsError: it cannot be loaded.
     """
-    with in_one_line(f"{name}@{CHAMPION}: cannot be loaded"):
-        return mlflow.pyfunc.load_model(f"models:/{name}@{CHAMPION}")
+    from digits.tracking.pyfunc import classifier
 
-
-def image_shape_and_classes(model: Any) -> tuple[tuple[int, ...], int]:
-    """Return the (height, width, channels) and the number of classes in a champion's signature."""
-    signature = model.metadata.signature
-    (images,), outputs = signature.inputs.inputs, signature.outputs.input_dict()
-    return (*images.shape[1:], 1)[:3], outputs["probabilities"].shape[1]
+    address = f"models:/{name}@{CHAMPION}"
+    with in_one_line(f"{name}@{CHAMPION}: cannot be loaded"), TemporaryDirectory() as folder:
+        return classifier(Path(mlflow.artifacts.download_artifacts(address, dst_path=folder)))
 
 
 def _registered_model(entry: ModelVersion) -> RegisteredModel:

@@ -1,8 +1,8 @@
 "use strict";
-// Draw with mouse, finger, pen or keys; every movement asks the server for new predictions.
+// Draw with mouse, finger, pen or keys; every movement asks the networks for new predictions.
 
 const canvas = document.getElementById("canvas");
-const context = canvas.getContext("2d");
+const context = canvas.getContext("2d", { willReadFrequently: true });
 const networkInput = document.getElementById("network-input").getContext("2d");
 const summary = document.getElementById("summary");
 const PEN = 22; // pixels; some 2 of the 20 that a digit has in MNIST
@@ -11,8 +11,9 @@ const STEP = 8; // pixels per arrow key
 let strokes = []; // lists of [x, y]
 let drawing = null; // the stroke being drawn
 const pen = { x: 140, y: 60, shown: false };
-let asking = false; // a request is under way
-let changed = false; // the drawing has changed since the last request
+let asking = false; // predictions are under way
+let changed = false; // the drawing has changed since the last ones
+const networks = {}; // by version
 
 function paint(withPen) {
   context.fillStyle = "#fff";
@@ -40,25 +41,23 @@ async function ask() {
   changed = true;
   if (asking) return;
   asking = true;
-  while (changed) {
-    changed = false;
-    if (!strokes.length) {
-      show({ answers: {}, image: [] });
-      continue;
-    }
-    try {
+  try {
+    while (changed) {
+      // The browser paints between two predictions, for which all movements until then count.
+      await new Promise((done) => setTimeout(done));
+      changed = false;
       paint(false); // The mark of the pen is not part of the drawing.
-      const picture = await new Promise((done) => canvas.toBlob(done, "image/png"));
+      const image = strokes.length ? digit(context.getImageData(0, 0, canvas.width, canvas.height)) : null;
       paint(true);
-      const response = await fetch("read", { method: "POST", body: picture });
-      const result = await response.json();
-      if (!response.ok) throw new Error(result.error);
-      show(result);
-    } catch (error) {
-      summary.textContent = `No answer: ${error.message}`;
+      const answers = {};
+      if (image) for (const name in networks) answers[name] = classify(networks[name], image);
+      show({ answers, image: image || [] });
     }
+  } catch (error) {
+    summary.textContent = `No answer: ${error.message}`;
+  } finally {
+    asking = false;
   }
-  asking = false;
 }
 
 // Show probabilities and the 28 × 28 image, which is empty if there is no digit.
@@ -79,7 +78,7 @@ function show({ answers, image }) {
   if (image.length) summary.textContent = sentences.join(", ");
   else summary.textContent = strokes.length ? "No digit found." : "Nothing drawn yet.";
   const pixels = networkInput.createImageData(28, 28);
-  image.flat().forEach((gray, index) => {
+  image.forEach((gray, index) => {
     pixels.data.set([gray, gray, gray, 255], 4 * index);
   });
   networkInput.putImageData(pixels, 0, 0);
@@ -169,10 +168,10 @@ canvas.addEventListener("blur", () => {
 document.getElementById("clear").addEventListener("click", clear);
 document.getElementById("undo").addEventListener("click", undo);
 
-function network({ version, about }) {
-  const section = document.createElement("section");
-  section.className = "network";
-  section.dataset.version = version;
+function section({ version, about }) {
+  const element = document.createElement("section");
+  element.className = "network";
+  element.dataset.version = version;
   const title = document.createElement("h2");
   title.append(version, Object.assign(document.createElement("span"), { className: "label" }));
   const description = Object.assign(document.createElement("p"), { className: "about", textContent: about });
@@ -185,13 +184,23 @@ function network({ version, about }) {
     row.append(String(digit), track, share);
     rows.append(row);
   }
-  section.append(title, description, rows);
-  return section;
+  element.append(title, description, rows);
+  return element;
 }
 
-fetch("models")
-  .then((response) => response.json())
-  .then((models) => document.getElementById("networks").append(...models.map(network)))
-  .then(() => show({ answers: {}, image: [] }))
-  .catch((error) => { summary.textContent = `No answer: ${error.message}`; });
+async function get(name) {
+  const response = await fetch(name);
+  if (!response.ok) throw new Error(`${name}: ${response.status}`);
+  return response;
+}
+
+async function load() {
+  for (const described of await (await get("networks.json")).json()) {
+    networks[described.version] = prepare(described, await (await get(described.file)).arrayBuffer());
+    document.getElementById("networks").append(section(described));
+  }
+  ask();
+}
+
+load().catch((error) => { summary.textContent = `No answer: ${error.message}`; });
 paint(true);
