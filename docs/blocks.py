@@ -3,6 +3,7 @@
 A page calls one of these functions between two marks, and generate.py puts what it prints there.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,41 +17,82 @@ from digits.reports.tables import (
     columns,
     hardware,
     interval,
+    listed,
     mean_deviation,
     number,
     percent,
     row,
     software,
+    spread,
 )
 from digits.study.results import TABLE, read_trials
 from render import RESULTS, median
 
 ROOT = Path(__file__).parent.parent
 METRICS = ROOT / "metrics"
+PARAMS = ROOT / "params.yaml"
 Json = Mapping[str, Any]
 
 
 def results() -> None:
-    """Print a row for each version: accuracy and errors over its seeds, and that of 2018 if any."""
+    """Print a row for each version and ensemble: accuracy and errors, and those of 2018 if any."""
     reported = _reported()
     trials = [read_trials(path) for path in sorted(METRICS.glob(f"studies/*/{TABLE}"))]
     print(columns("version", "test accuracy", "test errors", ["2018"] if reported else []))
-    for version in config.load(ROOT / "params.yaml").versions:
-        single = files.read_json(METRICS / "scores" / f"{version}.json")["test"]
-        runs = scores_over_seeds(version, trials, single)
-        accuracy = summarise([scores["accuracy"] for scores in runs]).scaled(100)
-        errors = summarise([scores["errors"] for scores in runs])
+    runs = {}
+    for version in config.load(PARAMS).models:
+        scores = METRICS / "scores" / f"{version}.json"
+        single = [files.read_json(scores)["test"]] if scores.exists() else []
+        runs[version] = scores_over_seeds(version, trials, single)
+    for path in sorted(METRICS.glob("studies/*/ensemble.json")):
+        runs[_members(path)] = [files.read_json(path)["test"]]
+    for name, tests in runs.items():
+        if not tests:
+            continue
+        accuracy = summarise([test["accuracy"] for test in tests]).scaled(100)
+        errors = summarise([test["errors"] for test in tests])
         cells = (
             f"{mean_deviation(accuracy, '.3f')} % (n = {accuracy.n})",
             mean_deviation(errors, ".1f"),
-            [percent(reported.get(version, {}).get("test_accuracy"))] if reported else [],
+            [percent(reported.get(name, {}).get("test_accuracy"))] if reported else [],
         )
-        print(row(version, *cells))
+        print(row(name, *cells))
+
+
+def _members(ensemble: Path) -> str:
+    """Return the name of an ensemble: how many networks of which versions."""
+    versions = Counter(trial["version"] for trial in read_trials(ensemble.with_name(TABLE)))
+    return "mean of " + listed([f"{count} {version}" for version, count in versions.items()])
+
+
+def accuracy() -> None:
+    """Print errors, cost and conditions of each of our own versions over its seeds."""
+    trials, params = read_trials(METRICS / "studies/accuracy" / TABLE), config.load(PARAMS)
+    print(columns("version", "n", "test errors", "test accuracy, %", "training, s", "precision"))
+    for version in dict.fromkeys(trial["version"] for trial in trials):
+        runs = [trial for trial in trials if trial["version"] == version]
+        samples = {name: [run["test"][name] for run in runs] for name in ("errors", "accuracy")}
+        print(
+            row(
+                version,
+                len(runs),
+                bold(spread(summarise(samples["errors"]), ".1f", ".0f")),
+                spread(summarise(samples["accuracy"]).scaled(100), ".3f"),
+                spread(summarise([run["seconds"] for run in runs]), ".0f"),
+                params.model(version).precision,
+            )
+        )
+    machines = listed(sorted({hardware(run["machine"]) for run in trials}))
+    threads = listed(sorted({str(run["threads"]) for run in trials}), "or")
+    print(
+        "\nMean ± standard deviation (least – greatest) over n seeds. Threads of each training: "
+        f"{threads}, two trainings at a time, on {machines}."
+    )
 
 
 def _reported() -> Json:
     """Return what 2018 reported, by version; {} if there is no such report of these images."""
-    data = config.load(ROOT / "params.yaml").data
+    data = config.load(PARAMS).data
     versions: Json = read_reference(METRICS / REFERENCE, data).get("versions", {})
     return versions
 

@@ -96,11 +96,20 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
         ("seed: 2018", "seed: " + "9" * 5000, "not valid YAML"),
         ("seed: 2018", "seed: &a [*a]", "seed: expected an integer from 0"),
         ("0.001", "9" * 400, "Adam.learning_rate: expected a positive number"),
-        ("units: 128", "units: 1000000001", "Dense.units: expected a positive integer"),
+        (
+            "units: 128",
+            "units: 1000000001",
+            "Dense.units: expected at most 1,000,000, got 1000000001",
+        ),
         (
             "- Flatten\n",
             "- Flatten\n      - GlobalAveragePooling2D\n",
             "layers[1].GlobalAveragePooling2D: expected a place where the image still has height",
+        ),
+        (
+            "- Flatten\n",
+            "- CenterCrop: {height: 28, width: 29}\n",
+            "layers[0].CenterCrop.width: expected at most the input's 28, got 29",
         ),
         (
             "- Flatten\n",
@@ -123,8 +132,8 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
             "layers[0].Add.branches: expected two or more lists of layers, at most one of them",
         ),
         (
-            "shift: 2.5}\n    epochs: 20",
-            "shift: 2.5, clean_epochs: 20}\n    epochs: 20",
+            "clean_epochs: 1}",
+            "clean_epochs: 20}",
             "models.v4.augmentation.clean_epochs: expected at most 19 epochs, got 20",
         ),
         ("batch_size: 128", "batch_size: 128\n    precision: half", "expected one of float32"),
@@ -144,7 +153,11 @@ def test_a_new_version_is_one_more_block(tmp_path: Path) -> None:
             "versions: [] # [",
             "versions: expected one or more of those under `models`",
         ),
-        ("{rotation: -5,", "{rotate: -5,", "tta.v4[0].rotate: unknown; expected one of rotation"),
+        (
+            "tta: {}",
+            "tta: {v4: [{rotate: 5}]}",
+            "tta.v4[0].rotate: unknown; expected one of rotation",
+        ),
         (
             "epochs: 15",
             "schedule: {warmup: 15}\n    epochs: 15",

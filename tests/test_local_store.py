@@ -41,9 +41,7 @@ def test_a_server_that_does_not_answer_is_an_error_within_ten_seconds_and_before
     shutil.copy(ROOT / "params.yaml", tmp_path)
     names = ("data", "reference", "model.keras", "history", "timing", "machine")
     options = [
-        part
-        for name in names
-        for part in (f"--{Path(name).stem}", str(tmp_path / "none" / name))
+        part for name in names for part in (f"--{Path(name).stem}", str(tmp_path / "none" / name))
     ]
     start = time.monotonic()
     done = digits(tmp_path, "train", "v1", *options, MLFLOW_TRACKING_URI=address)

@@ -48,7 +48,7 @@ def studies(folder: Path) -> list[report.StudyResults]:
 
 
 def page(folder: Path) -> str:
-    return report.render(read(folder), studies(folder), pytest.fail)
+    return report.render(read(folder), studies(folder))
 
 
 def change(path: Path, change: Any) -> None:
@@ -114,7 +114,7 @@ def test_errors_are_those_of_the_study_with_the_most_seeds(folder: Path) -> None
     figure = report.errors_and_time(read(folder), studies(folder))
     assert figure
     texts = {text.get_text() for text in figure.axes[0].texts}
-    assert {"v1 (n = 20)", "v3 (n = 4)", "v4 (n = 5)", "vnew (n = 1)", "v1", "v3"} <= texts
+    assert {"v1 (n = 20)", "v3 (n = 4)", "v4 (n = 10)", "vnew (n = 1)", "v1", "v3"} <= texts
     assert "scoring the training images after every epoch" in figure.axes[0].get_xlabel()
 
 
@@ -317,13 +317,15 @@ def test_an_ensemble_without_times_has_none(ensemble: Path) -> None:
     assert "| v1-ensemble | 1 | **3** | 99.97 % | – |" in page(ensemble)
 
 
-def test_an_ensemble_is_left_out_beside_another_training_of_its_version(ensemble: Path) -> None:
-    change(ensemble / "scores" / "v1.json", lambda scores: scores["test"].update(loss=0.3))
-    warnings: list[str] = []
-    text = report.render(read(ensemble), studies(ensemble), warnings.append)
-    assert "v1-ensemble" not in text
-    (warning,) = warnings
-    assert "of networks that have since given other results" in warning
+def test_an_ensemble_of_two_versions_has_a_row_for_each(ensemble: Path) -> None:
+    path = ensemble / "studies/ensemble/trials.csv"
+    first, second = read_trials(path)
+    write_trials(path, [first, second | {"version": "v2"}])
+    assert [line[:28] for line in page(ensemble).splitlines() if "one network" in line] == [
+        "| v1, one network | 1 | **30",
+        "| v2, one network | 1 | **20",
+    ]
+    assert "| v1-v2-ensemble | 1 | **3** | 99.97 % | 40 s |" in page(ensemble)
 
 
 def test_an_ensemble_of_other_trials_is_left_out(ensemble: Path) -> None:
@@ -335,7 +337,7 @@ def test_an_ensemble_of_other_trials_is_left_out(ensemble: Path) -> None:
     assert "v1-ensemble" not in study_report.render(
         study.spec, study.trials, {}, MNIST, ensemble=study.ensemble
     )
-    assert "v1-ensemble" not in report.render(read(ensemble), [study], lambda line: None)
+    assert "v1-ensemble" not in report.render(read(ensemble), [study])
 
 
 def test_a_study_whose_file_does_not_fit_is_named(ensemble: Path, tmp_path: Path) -> None:

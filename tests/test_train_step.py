@@ -59,6 +59,12 @@ STEMS: dict[str, list[Any]] = {
     ],
     # In bfloat16, oneDNN computes such kernels wrong.
     "few channels": [conv(5), {"Conv2D": {"filters": 8, "kernel_size": 3}}, conv([2, 8])],
+    "cropped and enlarged": [
+        {"CenterCrop": {"height": 25, "width": 21}},
+        {"Resizing": {"height": 28, "width": 27}},
+        conv(3, activation="relu"),
+        pool(),
+    ],
     "two heads": [
         conv(3, activation="relu"),
         {"Concatenate": {"branches": [["GlobalMaxPooling2D"], ["GlobalAveragePooling2D"]]}},

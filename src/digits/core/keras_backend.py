@@ -45,10 +45,15 @@ tf.get_logger().addFilter(_is_no_retracing_warning)
 
 
 def fastest_precision() -> str:
-    """Return bfloat16 where the processor multiplies it in hardware, else float32."""
+    """Return bfloat16 where the processor multiplies it faster, else float32.
+
+    That is with AMX, and with AVX-512 BF16 of AMD, where a step of v4 takes 0.6 times as long in
+    bfloat16 as in float32; with Intel's and without AMX it takes 1.6 times as long.
+    """
     cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
-    return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
+    words = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    fast = "amx_bf16" in words or {"AuthenticAMD", "avx512_bf16"} <= words
+    return "bfloat16" if fast else "float32"
 
 
 def compiled(function: Function, by_xla: bool = True) -> Function:

@@ -62,12 +62,19 @@ def one_of(*words: str) -> BeforeValidator:
     return expect("one of " + ", ".join(words), lambda v: isinstance(v, str) and v in words)
 
 
+def _is_small(value: Any) -> bool:
+    sides = value if isinstance(value, list) else [value]
+    return all(type(side) is not int or side <= MAX_SIZE for side in sides)
+
+
 def _number(what: str, holds: Callable[[float], bool]) -> BeforeValidator:
     return expect(what, lambda v: is_number(v) and holds(v))
 
 
 Flag = Annotated[bool, expect("true or false", lambda v: type(v) is bool)]
-PositiveInt = Annotated[int, expect("a positive integer", lambda v: is_int(v, 1))]
+# The last check of a value is made first.
+SMALL = expect(f"at most {MAX_SIZE:,}", _is_small)
+PositiveInt = Annotated[int, expect("a positive integer", lambda v: is_int(v, 1)), SMALL]
 Count = Annotated[int, expect("an integer of 0 or more", lambda v: is_int(v, 0))]
 Number = Annotated[float, expect("a number", is_number)]
 PositiveNumber = Annotated[float, _number("a positive number", lambda v: v > 0)]
@@ -75,8 +82,9 @@ NonNegative = Annotated[float, _number("a number of 0 or more", lambda v: v >= 0
 Fraction = Annotated[
     float, _number("a number from 0 up to, not including, 1", lambda v: 0 <= v < 1)
 ]
-Size = Annotated[int | list[int], expect("a positive integer or a pair of them", _is_size)]
+Size = Annotated[int | list[int], expect("a positive integer or a pair of them", _is_size), SMALL]
 Text = Annotated[str, expect("a text", lambda v: isinstance(v, str) and v != "")]
+Interpolation = Annotated[str, one_of("bilinear", "nearest", "bicubic")]
 Activation = Annotated[
     str, one_of("relu", "softmax", "linear", "elu", "gelu", "silu", "tanh", "sigmoid")
 ]

@@ -16,9 +16,11 @@ from pydantic_core import PydanticCustomError
 
 from digits.core.keras_schema import (
     OWN_TAG,
+    SMALL,
     Activation,
     Flag,
     Fraction,
+    Interpolation,
     KerasClass,
     Padding,
     PositiveInt,
@@ -67,6 +69,7 @@ class Dense(Layer):
             f"a positive integer, or `{CLASSES}` in the last layer",
             lambda v: v == CLASSES or is_int(v, 1),
         ),
+        SMALL,
     ]
     activation: Activation = "linear"
     use_bias: Flag = True
@@ -93,6 +96,30 @@ class MaxPooling2D(Layer):
 
 class AveragePooling2D(MaxPooling2D):
     pool_size: Size
+
+
+class CenterCrop(Layer):
+    height: PositiveInt
+    width: PositiveInt
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return height, width and channels of the middle of the image."""
+        _check_is_map(self, shape)
+        for key, side in zip(("height", "width"), shape[:2], strict=True):
+            if getattr(self, key) > side:
+                raise expected(f"at most the input's {side}", getattr(self, key), key)
+        return (self.height, self.width, shape[-1])
+
+
+class Resizing(Layer):
+    height: PositiveInt
+    width: PositiveInt
+    interpolation: Interpolation = "bilinear"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return height, width and channels after interpolation."""
+        _check_is_map(self, shape)
+        return (self.height, self.width, shape[-1])
 
 
 class GlobalAveragePooling2D(Layer):

@@ -36,7 +36,7 @@ IDX_FILES = (
 MNIST_SHAPE, MNIST_CLASSES = (28, 28, 1), 10
 
 Share = Annotated[float, expect("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)]
-# `auto` is bfloat16 where the processor multiplies it in hardware.
+# `auto` is bfloat16 where the processor multiplies it faster.
 Precision = Annotated[str, one_of("float32", "bfloat16", "auto")]
 Seed = Annotated[int, expect("an integer from 0 to 4294967295", lambda v: is_int(v, 0, 2**32 - 1))]
 

@@ -52,10 +52,10 @@ def read_studies(folder: Path, studies: Path, params: Path, warn: Warn) -> list[
 
 
 def render_all(
-    folder: Path, metrics: Metrics, studies: Sequence[StudyResults], warn: Warn
+    folder: Path, metrics: Metrics, studies: Sequence[StudyResults]
 ) -> dict[Path, bytes]:
     """Return the contents of all pages and figures of the metrics folder, by path."""
-    contents = {folder / "report.md": render(metrics, studies, warn).encode()}
+    contents = {folder / "report.md": render(metrics, studies).encode()}
     if figure := errors_and_time(metrics, studies):
         contents[folder / "errors-and-time.png"] = figures.png(figure)
     reference = metrics.reference.get("versions", {})
@@ -79,7 +79,7 @@ def render_all(
     return contents
 
 
-def render(metrics: Metrics, studies: Sequence[StudyResults], warn: Warn) -> str:
+def render(metrics: Metrics, studies: Sequence[StudyResults]) -> str:
     """Return metrics/report.md."""
     machines: dict[str, list[str]] = {}
     for version in metrics.versions:
@@ -89,7 +89,7 @@ def render(metrics: Metrics, studies: Sequence[StudyResults], warn: Warn) -> str
         metrics=metrics,
         machines=machines,
         studies=[(study.spec.name, study_report.subject(study.spec)) for study in studies],
-        ensembles=[study for study in studies if study.ensemble and _agrees(study, metrics, warn)],
+        ensembles=[study for study in studies if is_of(study.ensemble, study.trials)],
     )
 
 
@@ -98,23 +98,6 @@ def _conditions(version: Version) -> str:
         return "a training whose time is not in times.json"
     time = version.time
     return f"{time['date']} on {tables.hardware(time)}, {time['system']}, {tables.software(time)}"
-
-
-def _agrees(study: StudyResults, metrics: Metrics, warn: Warn) -> bool:
-    """Return whether an ensemble is that of its trials, of which one has the version's own seed."""
-    scores = {version.name: version.scores["test"] for version in metrics.versions}
-    own = [trial for trial in study.trials if trial["seed"] == study.spec.raw["seed"]]
-    agrees = is_of(study.ensemble, study.trials) and all(
-        trial["test"][name] == scores.get(trial["version"], {}).get(name)
-        for trial in own
-        for name in ("loss", "accuracy", "errors")
-    )
-    if not agrees:
-        warn(
-            f"{study.folder}: of networks that have since given other results; left out of "
-            "report.md"
-        )
-    return agrees
 
 
 def errors_and_time(metrics: Metrics, studies: Sequence[StudyResults]) -> Figure | None:
@@ -132,6 +115,6 @@ def errors_and_time(metrics: Metrics, studies: Sequence[StudyResults]) -> Figure
     trials = [study.trials for study in studies]
     errors = {}
     for version in versions:
-        runs = scores_over_seeds(version.name, trials, version.scores["test"])
+        runs = scores_over_seeds(version.name, trials, [version.scores["test"]])
         errors[version.name] = summarise([scores["errors"] for scores in runs])
     return study_figures.errors_and_time(versions, errors, note) if versions else None

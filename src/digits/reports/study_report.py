@@ -152,14 +152,14 @@ def summaries(trials: Trials, reference: Reference) -> list[VersionSummary]:
 
 
 def scores_over_seeds(
-    version: str, studies: Iterable[Trials], single: Mapping[str, Any]
+    version: str, studies: Iterable[Trials], single: Sequence[Mapping[str, Any]]
 ) -> Sequence[Mapping[str, Any]]:
-    """Return the test scores of a version: of the study with most of its seeds, or the single."""
+    """Return the test scores of a version: of the study with most of its seeds, or of no study."""
     samples = [
         [trial["test"] for trial in trials if trial["version"] == version and trial["test"]]
         for trials in studies
     ]
-    return max(samples, key=len, default=[]) or [single]
+    return max(samples, key=len, default=[]) or single
 
 
 def _judge(versions: Sequence[VersionSummary]) -> dict[str, Any]:

@@ -127,8 +127,8 @@ class Study(Strict):
     def _is_one_kind(self) -> Self:
         if sum(getattr(self, kind) is not None for kind in KINDS) != 1:
             raise expected(f"one of {', '.join(KINDS)}", sorted(self.model_fields_set))
-        if self.ensemble and not (self.models and len(self.seeds or {}) == 1):
-            raise expected("`seeds` of one version with `models: true`", True, "ensemble")
+        if self.ensemble and not (self.models and self.seeds):
+            raise expected("`seeds` with `models: true`", True, "ensemble")
         return self
 
 
@@ -249,8 +249,15 @@ def load(path: Path, params: Path) -> StudySpec:
     raw = config.read(params)
     parameters = config.check(raw, Params, str(params))
     spec = StudySpec(path.stem, study, raw)
-    for version in study.seeds or ([study.search.version] if study.search else []):
+    versions = list(study.seeds or ([study.search.version] if study.search else []))
+    for version in versions:
         parameters.model(version)
+    tta = [parameters.tta.get(version, []) for version in versions]
+    if study.ensemble and any(transforms != tta[0] for transforms in tta):
+        raise DigitsError(
+            f"{path}: ensemble: expected versions with the same tta in {params}, got "
+            f"{', '.join(versions)}"
+        )
     for trial in spec.trials():
         spec.params(trial)
     if study.search:
