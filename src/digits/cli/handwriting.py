@@ -16,7 +16,7 @@ from digits.cli.options import ONNX, connect, params_option, path_option, root, 
 if TYPE_CHECKING:
     from digits.core.schema import Params
     from digits.handwriting.predictions import Classify
-    from digits.serving.exported import Classifier
+    from digits.serving.classifier import Classifier
 
 Result = TypeVar("Result")
 models_option = path_option("--models", "The folder of .keras files.", default="data/models")

@@ -19,36 +19,16 @@ LOGGED_FILE = "data/model.onnx"  # in the folder of a model that MLflow has
 MAX_BATCH = 512  # images per call, so that memory does not grow with the request
 
 
-class ImageClassifier:
-    """A network with its test-time augmentation. Threads may share it.
+class Classifier:
+    """What maps raw images to labels and probabilities. Threads may share it.
 
     Attributes:
         image_shape: height, width and channels of an image.
         classes: how many there are.
-        made_of: what `export` was told that the model was made of.
     """
 
-    def __init__(self, model: bytes | Path) -> None:
-        """Load a model from its bytes or its file.
-
-        Raises:
-            DigitsError: it is none; names the file.
-        """
-        options = onnxruntime.SessionOptions()
-        # Threads that wait for work would spin on the cores that others compute on.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        content = model.read_bytes() if isinstance(model, Path) else model
-        try:
-            self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
-            (images,), (_, probabilities) = self._session.get_inputs(), self._session.get_outputs()
-            self.image_shape: tuple[int, ...] = (*images.shape[1:], 1)[:3]
-            self.classes: int = probabilities.shape[1]
-            self.made_of: str = self._session.get_modelmeta().custom_metadata_map[MADE_OF]
-        except Exception as error:  # ONNX Runtime has a class for each kind.
-            name = model if isinstance(model, Path) else "model"
-            raise DigitsError(f"{name}: expected a model that `digits` exported as ONNX") from error
+    image_shape: tuple[int, ...]
+    classes: int
 
     def predict(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Return the `label` (n,) int64, the `probabilities` (n, classes) float32 of images.
@@ -67,9 +47,42 @@ class ImageClassifier:
         """Return the (n, classes) probabilities of images as `predict` takes them, ink or not."""
         batches = [images[at : at + MAX_BATCH] for at in range(0, len(images), MAX_BATCH)]
         empty = np.zeros((0, self.classes), np.float32)
-        return np.concatenate([empty, *map(self._run, batches)])
+        return np.concatenate([empty, *map(self._predict_batch, batches)])
 
-    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _predict_batch(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+
+class ImageClassifier(Classifier):
+    """A network with its test-time augmentation, in ONNX Runtime.
+
+    Attributes:
+        made_of: network and TTA that it was exported from, as `export` takes them.
+    """
+
+    def __init__(self, model: bytes | Path) -> None:
+        """Load a model from its bytes or its file.
+
+        Raises:
+            DigitsError: it is none; names the file.
+        """
+        options = onnxruntime.SessionOptions()
+        # Threads that wait for work would spin on the cores that others compute on.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        content = model.read_bytes() if isinstance(model, Path) else model
+        try:
+            self._session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+            (images,), (_, probabilities) = self._session.get_inputs(), self._session.get_outputs()
+            self.image_shape = (*images.shape[1:], 1)[:3]
+            self.classes = probabilities.shape[1]
+            self.made_of: str = self._session.get_modelmeta().custom_metadata_map[MADE_OF]
+        except Exception as error:  # ONNX Runtime has a class for each kind.
+            name = model if isinstance(model, Path) else "model"
+            raise DigitsError(f"{name}: expected a model that `digits` exported as ONNX") from error
+
+    def _predict_batch(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         (probabilities,) = self._session.run([PROBABILITIES], {IMAGES: images})
         return np.asarray(probabilities, np.float32)
 

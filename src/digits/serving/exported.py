@@ -3,17 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from digits import DigitsError
 from digits.core import files
 from digits.core.schema import Transform
-from digits.serving.classifier import ImageClassifier
-
-if TYPE_CHECKING:
-    from digits.serving.keras_classifier import KerasClassifier
-
-Classifier: TypeAlias = "ImageClassifier | KerasClassifier"
+from digits.serving.classifier import Classifier, ImageClassifier
 
 
 def write(network: Any, model: Path, tta: Sequence[Transform], path: Path) -> None:

@@ -9,32 +9,16 @@ from numpy.typing import NDArray
 from digits.core.evaluation import predict_probabilities
 from digits.core.keras_backend import tf
 from digits.core.schema import Transform
-from digits.serving.classifier import LABEL, MAX_BATCH, PROBABILITIES, check_ink
+from digits.serving.classifier import Classifier
 
 
-class KerasClassifier:
-    """A network with its test-time augmentation. Threads may share it.
-
-    Attributes:
-        image_shape, classes: as of an `ImageClassifier`.
-    """
+class KerasClassifier(Classifier):
+    """A network with its test-time augmentation, in TensorFlow."""
 
     def __init__(self, network: Any, tta: Sequence[Transform] = ()) -> None:
         self._network, self._tta = CompiledNetwork(network), tta
-        self.image_shape: tuple[int, ...] = network.input_shape[1:]
-        self.classes: int = network.output_shape[-1]
-
-    def predict(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """Return what `ImageClassifier.predict` returns."""
-        check_ink(images)
-        probabilities = self.probabilities(images)
-        return {LABEL: probabilities.argmax(axis=1), PROBABILITIES: probabilities}
-
-    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the (n, classes) probabilities of images."""
-        batches = [images[at : at + MAX_BATCH] for at in range(0, len(images), MAX_BATCH)]
-        empty = np.zeros((0, self.classes), np.float32)
-        return np.concatenate([empty, *map(self._predict_batch, batches)])
+        self.image_shape = network.input_shape[1:]
+        self.classes = network.output_shape[-1]
 
     def _predict_batch(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pad a batch to a power of two, since XLA compiles a transform anew for each size."""

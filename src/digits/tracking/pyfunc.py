@@ -5,17 +5,14 @@ It comes with a copy of this module and of those that it imports.
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from digits import DigitsError
-from digits.serving.classifier import LOGGED_FILE, ImageClassifier
-
-if TYPE_CHECKING:
-    from digits.serving.keras_classifier import KerasClassifier
+from digits.serving.classifier import LOGGED_FILE, Classifier, ImageClassifier
 
 # In the folder of a logged model; `mlflow.keras` chose the first.
 NETWORK_FILE, TTA_FILE = "data/model.keras", "data/tta.json"
@@ -24,7 +21,7 @@ NETWORK_FILE, TTA_FILE = "data/model.keras", "data/tta.json"
 class PyfuncModel:
     """A classifier whose errors MLflow's server answers with status 400 and their text."""
 
-    def __init__(self, classifier: "ImageClassifier | KerasClassifier") -> None:
+    def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
 
     def predict(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -39,13 +36,13 @@ class PyfuncModel:
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
-def classifier(folder: Path) -> "ImageClassifier | KerasClassifier":
+def classifier(folder: Path) -> Classifier:
     """Return the classifier of the logged model in a folder."""
     exported = folder / LOGGED_FILE
     return ImageClassifier(exported) if exported.exists() else _keras_classifier(folder)
 
 
-def _keras_classifier(folder: Path) -> "KerasClassifier":
+def _keras_classifier(folder: Path) -> Classifier:
     """Return that of a network with the user's own layers, or of one that earlier code logged."""
     from digits.core import models
     from digits.core.schema import Transform

@@ -23,7 +23,7 @@ from digits.tracking.promotion import CHAMPION, RegisteredModel, best, select_ch
 from digits.tracking.run import DATA_DIGEST, MODEL_TAG, VERSION_TAG, Log, Run
 
 if TYPE_CHECKING:
-    from digits.serving.exported import Classifier
+    from digits.serving.classifier import Classifier
 
 CROWNED = "became_champion"  # when a registered version last did
 TEST_IMAGES = "test_images.digest"  # of those that it was scored on, as the metrics have it
