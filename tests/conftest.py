@@ -150,13 +150,14 @@ def free_port() -> int:
 
 @contextmanager
 def mlflow_server(
-    folder: Path, port: int, *command: str
+    folder: Path, port: int, *command: str, python: str = sys.executable, **extra: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """An `mlflow ui` or `mlflow server`, once it answers, and its address."""
-    whole = [sys.executable, "-m", "mlflow", *command, "--port", str(port)]
+    """An `mlflow ui`, `server` or `models serve`, once it answers, and its address."""
+    whole = [python, "-m", "mlflow", *command, "--port", str(port)]
+    variables = environment(**extra)
     with (folder / "server.log").open("ab") as log:
         started = subprocess.Popen(
-            whole, cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True
+            whole, cwd=folder, env=variables, stdout=log, stderr=log, start_new_session=True
         )
     address = f"http://127.0.0.1:{port}"
     try:

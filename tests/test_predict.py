@@ -3,13 +3,11 @@
 import csv
 import io
 import json
-import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import chdir, closing
 from pathlib import Path
@@ -22,7 +20,7 @@ import pytest
 import requests
 import yaml
 from click.testing import CliRunner, Result
-from conftest import ROOT, TINY_PARAMS, environment, free_port
+from conftest import ROOT, TINY_PARAMS, environment, free_port, mlflow_server
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from PIL import Image
@@ -284,32 +282,10 @@ def test_mlflow_predicts_from_a_file(
 @pytest.fixture(scope="module")
 def served(project: Path) -> Iterator[str]:
     """Serve the champion; the server's address."""
-    port = free_port()
-    command = ["-m", "mlflow", "models", "serve", "--model-uri", CHAMPION]
-    command += ["--env-manager", "local", "--port", str(port)]
-    log_path = project / "serve.log"
-    with log_path.open("wb") as log:
-        started = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=project,
-            env=environment(MLFLOW_TRACKING_URI="sqlite:///mlflow.db"),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            try:
-                requests.get(f"{address}/ping", timeout=1)
-                break
-            except requests.RequestException:
-                assert started.poll() is None, log_path.read_text()
-                time.sleep(0.5)
+    serve = ("models", "serve", "--model-uri", CHAMPION, "--env-manager", "local")
+    store = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    with mlflow_server(project, free_port(), *serve, **store) as (_, address):
         yield address
-    finally:
-        os.killpg(started.pid, signal.SIGTERM)
-        started.wait()
 
 
 def post(address: str, body: object) -> requests.Response:

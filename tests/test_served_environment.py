@@ -2,14 +2,13 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 import requests
-from conftest import TINY_PARAMS, environment, free_port
+from conftest import TINY_PARAMS, environment, free_port, mlflow_server
 
 from digits.core import models
 from digits.core.dataset import Dataset
@@ -48,30 +47,11 @@ def test_the_environment_of_a_served_model_is_small_and_answers_alike(
     files = [path for path in python.parents[1].rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < LARGEST
 
-    port = free_port()
-    serve = ["models", "serve", "-m", "model", "--env-manager", "local", "--port", str(port)]
-    address = f"http://127.0.0.1:{port}"
+    serve = ("models", "serve", "-m", "model", "--env-manager", "local")
     path = f"{python.parent}:{environment()['PATH']}"
-    with (tmp_path / "serve.log").open("wb") as log:
-        server = subprocess.Popen(
-            [python.with_name("mlflow"), *serve],
-            cwd=tmp_path,
-            env=environment(PATH=path),
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        for _ in range(120):
-            try:
-                requests.get(f"{address}/ping", timeout=1)
-                break
-            except requests.RequestException:
-                assert server.poll() is None, (tmp_path / "serve.log").read_text()
-                time.sleep(0.5)
+    started = mlflow_server(tmp_path, free_port(), *serve, python=str(python), PATH=path)
+    with started as (_, address):
         body = {"inputs": tiny.x_test.tolist()}
         answer = requests.post(f"{address}/invocations", json=body, timeout=60).json()
-    finally:
-        server.terminate()
-        server.wait()
     expected = predict_probabilities(network, tiny.x_test, params.tta["v1"])
     np.testing.assert_allclose(answer["predictions"]["probabilities"], expected, atol=1e-5)
