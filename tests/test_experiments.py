@@ -76,6 +76,29 @@ def test_an_experiment_is_a_run_of_the_project(project: Path, how: list[str]) ->
     run(project, "dvc", "checkout", "--quiet")
 
 
+@pytest.mark.faults(
+    "`dvc exp apply`, `dvc checkout`, `dvc push` and `dvc pull` after `dvc repro` alone",
+    "each ends well, though no study and no ensemble was trained",
+)
+def test_an_experiment_can_be_applied_and_outputs_be_restored_and_pulled(
+    project: Path, tmp_path: Path
+) -> None:
+    """No stage beside the pipeline's has outputs that `make` leaves out, so DVC finds all."""
+    change = ("-S", "models.v2.epochs=2")
+    for command in (
+        ("exp", "run", "--temp", "--name", "applied", *change),
+        ("exp", "apply", "applied"),
+        ("checkout",),
+        ("remote", "add", "--local", "--default", "folder", str(tmp_path)),
+        ("push",),
+        ("pull",),
+    ):
+        done = run(project, "dvc", *command)
+        assert done.returncode == 0, (command, done.stdout + done.stderr)
+    run(project, "git", "checkout", "--quiet", ".")
+    run(project, "dvc", "checkout", "--quiet")
+
+
 @experiment
 def test_queued_experiments_run_side_by_side_with_the_code_they_were_queued_with(
     project: Path,

@@ -197,6 +197,11 @@ def test_the_ensemble_of_all_networks_is_scored(tiny: Dataset) -> None:
     assert network.read_bytes() == before
     assert TABLE.with_name("ensemble.json").read_bytes() == content
 
+    write(HERE, {"seeds": {"v1": 2}, "models": True, "ensemble": True}, epochs=1)
+    assert "0 of 2 trials are there" in run(), "no network of other parameters stays a member"
+    assert network.read_bytes() != before
+    assert read_json(TABLE.with_name("ensemble.json"))["digest"] != written["digest"]
+
 
 def test_candidates_are_compared_on_held_out_images(tiny: Dataset) -> None:
     candidates: dict[str, Any] = {
