@@ -34,7 +34,7 @@ from digits.serving.classifier import ImageClassifier
 from digits.serving.keras_classifier import CompiledNetwork
 from digits.tracking.machine import libraries, machine
 from digits.tracking.provenance import code
-from race import summarise
+from samples import summarise
 
 SEED = 2018  # of the generated pictures
 DIGITS_PER_PAGE = 4

@@ -16,7 +16,7 @@ from digits.core.training import train_model
 from digits.tracking.connection import connect
 from digits.tracking.run import start_run
 from digits.tracking.training import train_tracked
-from race import summarise
+from samples import summarise
 
 IMPORTS = [sys.executable, "-c", "import tensorflow, mlflow"]
 DIGITS = [sys.executable, "-m", "digits"]

@@ -11,6 +11,7 @@ from digits.core.dataset import Dataset, pixels
 from digits.core.keras_backend import keras, tf
 from digits.core.schema import Model, Params
 from digits.core.training import EpochTimer
+from samples import summarise
 
 MATRIX = 3000
 
@@ -189,11 +190,6 @@ def precisions(version: str, params: Params, dataset: Dataset, turns: int) -> di
 
 def _ratios(rival: Contender, ours: Contender) -> list[float]:
     return [r / o for r, o in zip(rival.seconds[1:], ours.seconds[1:], strict=True)]
-
-
-def summarise(values: list[float]) -> dict[str, float]:
-    """Return median, least and greatest of n measurements, and n."""
-    return {"median": median(values), "min": min(values), "max": max(values), "n": len(values)}
 
 
 def matrix_product() -> Callable[[], float]:

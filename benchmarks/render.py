@@ -38,7 +38,7 @@ def _environment() -> Environment:
 
 
 def median(summary: Mapping[str, float], spec: str, unit: str = "", scale: float = 1) -> str:
-    """Format median (least – greatest), as `race.summarise` returns them."""
+    """Format median (least – greatest), as `samples.summarise` returns them."""
     middle = tables.number(summary["median"], spec, unit, scale)
     least, greatest = (tables.number(summary[name], spec, "", scale) for name in ("min", "max"))
     return f"{middle} ({least} – {greatest})"

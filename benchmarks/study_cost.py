@@ -24,7 +24,7 @@ from digits.study.results import TABLE, Row, read_trials
 from digits.tracking import local_store
 from digits.tracking.machine import libraries, machine
 from digits.tracking.provenance import code
-from race import summarise
+from samples import summarise
 
 # These facts may differ between measurements that are shown together.
 VARIES = {"date", "git.commit", "git.branch", "git.dirty"}

@@ -3,6 +3,7 @@
 A page calls one of these functions between two marks, and generate.py puts what it prints there.
 """
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from digits.reports.tables import (
     spread,
 )
 from digits.study.results import TABLE, read_trials
+from environments import Contender, contenders
 from render import RESULTS, median
 
 ROOT = Path(__file__).parent.parent
@@ -175,6 +177,73 @@ def answers() -> None:
             images = "one image" if size == "1" else f"{size} images"
             print(row(f"{images}, {way}", times, rate, time["n"]))
     _print_conditions(f"The champion was {measured['champion']}; requests in turn", measured)
+
+
+def frameworks() -> None:
+    """Print what the frameworks of the 2018 report take to train, answer and install."""
+    measured = files.read_json(METRICS / "frameworks.json")
+    versions = list(measured["epochs"])
+    costs = ("one image, ms", "installed, MB", "released")
+    print(columns("framework", "verdict", *versions, *costs, left=2))
+    for contender, entry in _measured(measured):
+        results, absent = entry["versions"], entry.get("absent")
+        ratios = [
+            median(results[version]["ratio_to_ours"], ".2f", "×") if version in results else None
+            for version in versions
+        ]
+        answer = results["v1"]["one_image_seconds"] if results else None
+        print(
+            row(
+                " ".join(filter(None, [contender.title, entry.get("version")])),
+                contender.verdict + (f": {absent}" if absent else ""),
+                ratios,
+                number(answer, ".2f", scale=1000),
+                number(entry.get("environment_megabytes"), ",d"),
+                contender.released or None,
+            )
+        )
+    ours = measured["contenders"]["ours"]["versions"]
+    counts = listed([f"{ours[name]['epoch_seconds']['n']} of {name}" for name in versions])
+    sample = f"Median (least – greatest) over epochs, {counts}, of {measured['images']:,} images"
+    _print_conditions(f"{sample}, in turn, {measured['threads']} threads", measured)
+
+
+def _measured(measured: Json) -> list[tuple[Contender, Json]]:
+    entries = measured["contenders"]
+    return [(one, entries[one.name]) for one in contenders() if one.name in entries]
+
+
+def same_work() -> None:
+    """Print the test accuracies of the frameworks, which show whether they do the same."""
+    measured = files.read_json(METRICS / "frameworks.json")
+    epochs = [f"{name}, {count} epochs" for name, count in measured["epochs"].items()]
+    costs = ("import, s", "first epoch of v1, s", "memory, MB", "10,000 images by v3, s")
+    print(columns("test accuracy, %", *epochs, *costs))
+    for contender, entry in _measured(measured):
+        if not (results := entry["versions"]):
+            continue
+        accuracies: list[str | None] = []
+        for version in measured["epochs"]:
+            if version in results:
+                summary = summarise([100 * value for value in results[version]["accuracy"]])
+                text = mean_deviation(summary, ".2f")
+                accuracies.append(bold(text) if results[version]["differs"] else text)
+            else:
+                accuracies.append(None)
+        imports = [value for result in results.values() for value in result["import_seconds"]]
+        largest = max(result["megabytes"] for result in results.values())
+        answers = results["v3"]["test_images_seconds"] if "v3" in results else None
+        print(
+            row(
+                contender.title,
+                accuracies,
+                number(statistics.median(imports), ".1f"),
+                number(results["v1"]["first_epoch_seconds"], ".1f"),
+                number(largest, ",.0f"),
+                number(answers, ".2f"),
+            )
+        )
+    print(f"\nMean ± standard deviation over n = {measured['seeds']} seeds.")
 
 
 def study_cost() -> None:

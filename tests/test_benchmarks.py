@@ -8,6 +8,7 @@ from conftest import ROOT, TINY_PARAMS
 
 import race
 import render
+import samples
 from digits.core import config, models
 from digits.core.dataset import Dataset
 from digits.core.schema import Params
@@ -35,7 +36,7 @@ def test_multiply_adds_are_those_of_the_declared_network(version: str, expected:
 
 
 def test_a_summary_is_median_least_and_greatest() -> None:
-    assert race.summarise([3.0, 1.0, 8.0]) == {"median": 3.0, "min": 1.0, "max": 8.0, "n": 3}
+    assert samples.summarise([3.0, 1.0, 8.0]) == {"median": 3.0, "min": 1.0, "max": 8.0, "n": 3}
 
 
 @pytest.fixture(scope="module")

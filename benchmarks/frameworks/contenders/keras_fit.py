@@ -1,0 +1,51 @@
+"""Keras 3 with plain `fit`; KERAS_BACKEND names TensorFlow, JAX or PyTorch."""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+LAYERS = {
+    "v1": lambda: [
+        layers.Flatten(),
+        layers.Dense(128, activation="relu"),
+        layers.Dense(10, activation="softmax"),
+    ],
+    "v2": lambda: [
+        layers.Conv2D(32, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Dropout(0.25),
+        layers.Flatten(),
+        layers.Dense(10, activation="softmax"),
+    ],
+    "v3": lambda: [
+        layers.Conv2D(32, 4, activation="relu"),
+        layers.Conv2D(64, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Dropout(0.2),
+        layers.Flatten(),
+        layers.Dense(248, activation="relu"),
+        layers.Dense(124, activation="relu"),
+        layers.Dropout(0.4),
+        layers.Dense(10, activation="softmax"),
+    ],
+}
+
+
+def pixels(images: Any) -> Any:
+    return images[..., None].astype("float32") / 255
+
+
+def train(version: str, images: Any, labels: Any, epochs: int, seed: int, end_epoch: Any) -> Any:
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((28, 28, 1)), *LAYERS[version]()])
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    model.fit(
+        pixels(images),
+        keras.utils.to_categorical(labels, 10),
+        batch_size=128,
+        epochs=epochs,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: end_epoch())],
+        verbose=0,
+    )
+    return lambda images: model.predict(pixels(images), batch_size=512, verbose=0)

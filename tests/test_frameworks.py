@@ -1,0 +1,130 @@
+"""`make frameworks`: each contender that is installed trains and answers; the table shows all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import blocks
+import compare_frameworks
+import environments
+import frameworks_figure
+from digits import DigitsError
+from environments import Contender, contenders
+
+ALIVE = [contender for contender in contenders() if contender.file]
+SOME = {"median": 1.5, "min": 1.0, "max": 2.0, "n": 28}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 images that any network learns: a bar, whose height is the class."""
+    labels = np.arange(150, dtype=np.uint8) % 10
+    pixels = np.zeros((150, 28, 28), np.uint8)
+    for image, label in zip(pixels, labels, strict=True):
+        image[2 + 2 * label : 4 + 2 * label] = 255
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    np.savez(path, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    return path
+
+
+@pytest.mark.parametrize("contender", ALIVE, ids=lambda contender: contender.name)
+def test_an_installed_contender_trains_and_answers(contender: Contender, images: Path) -> None:
+    if not contender.is_installed:
+        pytest.skip("not installed; `make frameworks` installs it")
+    for version in contender.versions:
+        runs, failures = compare_frameworks.train_in_turn([contender], version, 20, 1, images, 2)
+        assert not failures
+        trained = runs[contender.name]
+        assert len(trained.seconds) == 20
+        assert trained.scores["accuracy"] > 0.5
+        assert 0 < trained.scores["one_image_seconds"] < 1
+        assert 50 < trained.scores["megabytes"] < 4000
+
+
+def test_a_contender_that_fails_is_a_reason_and_stops_no_other(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numpy_alone = (
+        "import numpy as np\ndef train(version, images, labels, epochs, seed, end_epoch):\n"
+    )
+    good = "    for _ in range(epochs): end_epoch()\n"
+    good += "    return lambda x: np.eye(10)[x[:, ::2, 0].argmax(1) - 1]\n"
+    for name, rest in (("good", good), ("bad", "    raise ValueError('no such layer')\n")):
+        (tmp_path / f"{name}.py").write_text(numpy_alone + rest)
+    monkeypatch.setattr(Contender, "path", property(lambda self: tmp_path / f"{self.name}.py"))
+    both = [Contender(name, "", environment=environments.MAIN) for name in ("bad", "good")]
+    runs, failures = compare_frameworks.train_in_turn(both, "v1", 2, 1, images, 2)
+    assert failures == {"bad": "ValueError: no such layer"}
+    assert runs["good"].scores["accuracy"] == 1
+
+
+def test_what_pip_does_not_have_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "HERE", tmp_path)
+    monkeypatch.setattr(environments, "ENVIRONMENTS", tmp_path / "environments")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements/gone.txt").write_text("gone==1.0\n")
+    gone = Contender("gone", "Gone", environment="gone")
+    assert environments.install(gone) == "ERROR: No matching distribution found for gone==1.0"
+    assert not gone.is_installed
+
+
+def test_an_unknown_contender_is_named() -> None:
+    with pytest.raises(DigitsError, match=r"caffe: no such contender; there are ours, keras-t"):
+        contenders(["caffe"])
+
+
+def test_an_accuracy_is_another_one_only_beyond_chance() -> None:
+    ours = [0.978, 0.979, 0.980]
+    accuracies = {"ours": ours, "same": [0.980, 0.981, 0.979], "worse": [0.970, 0.971, 0.969]}
+    assert compare_frameworks.differing(accuracies) == {"worse"}
+    assert compare_frameworks.differing({"ours": [0.9], "other": [0.1]}) == set()
+
+
+def test_the_page_has_a_row_for_each_contender(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = {
+        "accuracy": [0.978, 0.979, 0.980],
+        "differs": False,
+        "import_seconds": [1.0],
+        "first_epoch_seconds": 2.0,
+        "epoch_seconds": SOME,
+        "ratio_to_ours": SOME,
+        "one_image_seconds": 0.001,
+        "test_images_seconds": 0.5,
+        "megabytes": 700.0,
+    }
+
+    def entry(contender: Contender) -> dict[str, Any]:
+        if not contender.file:
+            return {"absent": "no wheel", "versions": {}}
+        results = dict.fromkeys(contender.versions, result)
+        return {"version": "1.0", "environment_megabytes": 900, "versions": results}
+
+    names = ("date", "processor", "cores", "memory", "python", "keras", "tensorflow")
+    measured = {
+        "images": 60_000,
+        "seeds": 3,
+        "threads": 2,
+        "epochs": {"v1": 15, "v2": 15, "v3": 3},
+        "machine": dict.fromkeys(names, "x"),
+        "contenders": {contender.name: entry(contender) for contender in contenders()},
+    }
+    (tmp_path / "frameworks.json").write_text(json.dumps(measured))
+    monkeypatch.setattr(blocks, "METRICS", tmp_path)
+    blocks.frameworks()
+    table = capsys.readouterr().out
+    for contender in contenders():
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| {contender.title}")]
+        assert row.count("1.50× (1.00 – 2.00)") == len(contender.versions)
+        assert ("no wheel" in row) == (not contender.file)
+    blocks.same_work()
+    assert capsys.readouterr().out.count("97.90 ± 0.10") == sum(len(c.versions) for c in ALIVE)
+    figure = frameworks_figure.draw(measured)
+    assert [axes.get_title() for axes in figure.axes] == ["v1", "v2", "v3"]
