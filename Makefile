@@ -2,7 +2,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL = uv pip install --quiet --compile-bytecode --python .venv/bin/python
 
-.PHONY: all help env ensemble study report test test-faults test-study bench study-cost at-work lock
+.PHONY: all help env ensemble study report test test-faults test-study bench study-cost at-work frameworks v5 lock
 all: .venv/main.done ## create the environment and run the stages that are out of date (the default)
 	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC cannot read it empty, as a kill may leave it
 	dvc repro
@@ -12,8 +12,11 @@ help: ## list these targets
 
 env: .venv/main.done ## create the environment only
 
+v5: .venv/main.done ## train v5, our best network, which `make` leaves out
+	mlflow run . -P version=5
+
 # Forced, because git has the table of its trials, but not their networks.
-ensemble: all ## train five networks of v4 and score their mean: five times as long as v4
+ensemble: all ## train five networks of v4 and v5 and score their mean: about an hour
 	dvc repro --force --single-item studies/dvc.yaml:study@ensemble
 
 study: .venv/study.done ## train what is missing of the studies over seeds, with Ray: up to hours
@@ -47,6 +50,10 @@ study-cost: .venv/study.done ## measure what a study costs
 at-work: .venv/dev.done ## measure the models on other pictures, and served: about 5 minutes
 	python benchmarks/champion_at_work.py
 	@python benchmarks/render.py
+
+# A few of them: make frameworks FRAMEWORKS="pytorch jax --images 6000 --seeds 1 --out /tmp/f.json"
+frameworks: .venv/dev.done ## measure other frameworks against ours, each in .venv/frameworks: over an hour
+	python benchmarks/compare_frameworks.py $(FRAMEWORKS)
 
 .venv/main.done: requirements/main.txt requirements/uv.txt pyproject.toml python_env.yaml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info < (3, 14))' || \
