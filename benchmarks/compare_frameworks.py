@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median, stdev
+from threading import Timer
 from typing import IO, Any
 
 import click
@@ -21,25 +24,27 @@ from digits import DigitsError
 from digits.core import dataset, files
 from digits.tracking.machine import libraries, machine
 from digits.tracking.provenance import code
-from environments import WORKER, Contender, contenders, install, installed
+from environments import OURS, WORKER, Contender, contenders, install, installed, last_error
 from samples import summarise
 
-OUT = Path("metrics/frameworks.json")
 EPOCHS = {"v1": 15, "v2": 15, "v3": 3}
-DEVIATIONS = 3  # beyond so many standard errors an accuracy is another one
+STANDARD_ERRORS = 3  # further from ours than so many, an accuracy differs
+PATIENCE = 3600  # seconds for an epoch
 POSITIVE = click.IntRange(min=1)
 
 
 @dataclass
-class Trainee:
+class Training:
     """A contender in training, in a process of its own; see worker.py.
 
     Attributes:
+        errors: what the process writes to standard error.
+        import_seconds: the time of its import.
         seconds: of each epoch, of which the first one compiles.
         scores: what the process measured after the last epoch.
     """
 
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[bytes]"
     errors: IO[str]
     import_seconds: float = 0
     seconds: list[float] = field(default_factory=list)
@@ -49,23 +54,29 @@ class Trainee:
         """Return the next line of the process.
 
         Raises:
-            DigitsError: the process has ended; says why.
+            DigitsError: the process has ended, or has been silent for an hour; says why.
         """
         assert self.process.stdout
-        if not (line := self.process.stdout.readline()):
-            self.errors.seek(0)
-            lines = self.errors.read().strip().splitlines() or ["no message"]
-            raise DigitsError(lines[-1].strip()[:200])
-        return json.loads(line)
+        timer = Timer(PATIENCE, self.process.kill)
+        timer.start()
+        line = self.process.stdout.readline()
+        timer.cancel()
+        if line:
+            return json.loads(line)
+        if (status := self.process.wait()) < 0:
+            raise DigitsError(f"killed by {signal.Signals(-status).name}")
+        self.errors.seek(0)
+        raise DigitsError(last_error(self.errors.read()))
 
     def proceed(self) -> Any:
-        """Let the process do its next part, and return what it says then."""
+        """Let the process do its next part, and return what it prints then.
+
+        Raises:
+            DigitsError: as `receive`.
+        """
         assert self.process.stdin
-        try:
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # What it said before it ended is the reason.
+        with suppress(BrokenPipeError):  # The process has ended, and `receive` says why.
+            self.process.stdin.write(b"\n")
         return self.receive()
 
 
@@ -77,29 +88,33 @@ def start(
     seed: int,
     data: Path,
     threads: int,
-) -> Trainee:
-    """Start a contender's process, which ends with the stack; arguments as of worker.py."""
-    errors = stack.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
+) -> Training:
+    """Start a contender's process, which ends with the stack; arguments as of worker.py.
+
+    Raises:
+        DigitsError: its import fails.
+    """
+    errors = stack.enter_context(tempfile.TemporaryFile("w+", errors="replace"))  # noqa: SIM115
     command = [str(contender.python), str(WORKER), str(contender.path)]
     process = subprocess.Popen(
         [*command, version, str(epochs), str(seed), str(data)],
+        bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
-        text=True,
         env=os.environ | _threads(threads) | contender.variables,
     )
-    stack.enter_context(process)  # closes its input, which ends it, and waits
-    trainee = Trainee(process, errors)
-    trainee.import_seconds = trainee.receive()["import_seconds"]
-    return trainee
+    stack.enter_context(process)
+    stack.callback(process.kill)
+    training = Training(process, errors)
+    training.import_seconds = training.receive()["import_seconds"]
+    return training
 
 
 def _threads(count: int) -> dict[str, str]:
     """Return the variables that hold every framework to so many threads.
 
-    Without them scikit-learn and PyTensor can be tens of times slower. XLA takes as many as there
-    are cores.
+    XLA has none: it takes as many as there are cores.
     """
     names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
     counts = {f"{name}_NUM_THREADS": str(count) for name in names}
@@ -107,103 +122,110 @@ def _threads(count: int) -> dict[str, str]:
 
 
 def train_in_turn(
-    field: Sequence[Contender], version: str, epochs: int, seed: int, data: Path, threads: int
-) -> tuple[dict[str, Trainee], dict[str, str]]:
+    entrants: Sequence[Contender], version: str, epochs: int, seed: int, data: Path, threads: int
+) -> tuple[dict[str, Training], dict[str, str]]:
     """Train a version by each contender, one epoch each in turn, so that noise affects all alike.
 
+    Every turn begins with another contender.
+
     Returns:
-        The trainees by name, and of those that failed the reasons.
+        The trainings by the contender's name, and of those that failed the reasons.
     """
-    trainees: dict[str, Trainee] = {}
+    trainings: dict[str, Training] = {}
     failures: dict[str, str] = {}
     with ExitStack() as stack:
-        for contender in field:
+        for contender in entrants:
             try:
-                trainees[contender.name] = start(
+                trainings[contender.name] = start(
                     stack, contender, version, epochs, seed, data, threads
                 )
             except DigitsError as error:
                 failures[contender.name] = str(error)
         for turn in range(epochs + 1):
-            for name in list(trainees):
+            names = deque(trainings)
+            names.rotate(-turn)
+            for name in names:
                 try:
-                    answer = trainees[name].proceed()
+                    answer = trainings[name].proceed()
                 except DigitsError as error:
                     failures[name] = str(error)
-                    del trainees[name]
+                    del trainings[name]
                     continue
                 if turn < epochs:
-                    trainees[name].seconds.append(answer["seconds"])
+                    trainings[name].seconds.append(answer["seconds"])
                 else:
-                    trainees[name].scores = answer
-    return trainees, failures
+                    trainings[name].scores = answer
+    return trainings, failures
 
 
 def compare(
-    field: Sequence[Contender], version: str, epochs: int, seeds: int, data: Path, threads: int
+    entrants: Sequence[Contender], version: str, epochs: int, seeds: int, data: Path, threads: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Measure one version by each contender.
 
     Returns:
         By name the test accuracies over the seeds, seconds by epoch without the first, ratios to
         ours, and what else worker.py measures; and of those that failed the reasons.
+
+    Raises:
+        DigitsError: ours fails.
     """
-    runs: dict[str, list[Trainee]] = {contender.name: [] for contender in field}
+    trainings: dict[str, list[Training]] = {contender.name: [] for contender in entrants}
     failures: dict[str, str] = {}
     for seed in range(1, seeds + 1):
-        alive = [contender for contender in field if contender.name not in failures]
-        click.echo(f"{version}, seed {seed}: {', '.join(contender.name for contender in alive)}")
-        trainees, failed = train_in_turn(alive, version, epochs, seed, data, threads)
+        able = [contender for contender in entrants if contender.name not in failures]
+        click.echo(f"{version}, seed {seed}: {', '.join(contender.name for contender in able)}")
+        trained, failed = train_in_turn(able, version, epochs, seed, data, threads)
         failures |= failed
-        for name, trainee in trainees.items():
-            runs[name].append(trainee)
-    measured = {name: runs[name] for name in runs if name not in failures}
-    accuracies = {name: [run.scores["accuracy"] for run in measured[name]] for name in measured}
-    far = differing(accuracies)
+        if OURS in failures:
+            raise DigitsError(f"ours, {version}: {failures[OURS]}")
+        for name, training in trained.items():
+            trainings[name].append(training)
+    completed = {name: trainings[name] for name in trainings if name not in failures}
+    accuracies = {name: [run.scores["accuracy"] for run in completed[name]] for name in completed}
+    ours = _later(completed[OURS])
+    deviating = differing(accuracies)
     results = {
         name: {
             "accuracy": accuracies[name],
-            "differs": name in far,
-            "import_seconds": [run.import_seconds for run in trained],
-            "first_epoch_seconds": median(run.seconds[0] for run in trained),
-            "epoch_seconds": summarise(_later(trained)),
+            "differs": name in deviating,
+            "import_seconds": [run.import_seconds for run in runs],
+            "first_epoch_seconds": median(run.seconds[0] for run in runs),
+            "epoch_seconds": summarise(_later(runs)),
             "ratio_to_ours": summarise(
-                [
-                    one / ours
-                    for one, ours in zip(_later(trained), _later(measured["ours"]), strict=True)
-                ]
+                [theirs / our for theirs, our in zip(_later(runs), ours, strict=True)]
             ),
             **{
-                key: median(run.scores[key] for run in trained)
+                key: median(run.scores[key] for run in runs)
                 for key in ("one_image_seconds", "test_images_seconds", "megabytes")
             },
         }
-        for name, trained in measured.items()
+        for name, runs in completed.items()
     }
     return results, failures
 
 
-def _later(runs: Sequence[Trainee]) -> list[float]:
+def _later(runs: Sequence[Training]) -> list[float]:
     """Return the seconds of all epochs but each run's first one, which compiles."""
     return [seconds for run in runs for seconds in run.seconds[1:]]
 
 
 def differing(accuracies: Mapping[str, Sequence[float]]) -> set[str]:
-    """Return the contenders whose mean is another one than ours by more than chance.
+    """Return the contenders whose mean accuracy differs from ours.
 
-    That is, further from it than three standard errors, with the standard deviation over seeds
-    pooled over all contenders, since each has but a few.
+    That is, by more than three standard errors, with the standard deviation over seeds pooled over
+    all contenders, since each has but a few.
     """
     several = [values for values in accuracies.values() if len(values) > 1]
     if not several:
         return set()
     deviation = fmean(stdev(values) ** 2 for values in several) ** 0.5
-    ours = accuracies["ours"]
+    ours = accuracies[OURS]
     return {
         name
         for name, values in accuracies.items()
         if abs(fmean(values) - fmean(ours))
-        > DEVIATIONS * deviation * (1 / len(values) + 1 / len(ours)) ** 0.5
+        > STANDARD_ERRORS * deviation * (1 / len(values) + 1 / len(ours)) ** 0.5
     }
 
 
@@ -224,56 +246,56 @@ def part_of(data: Path, images: int, folder: Path) -> Path:
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--images", type=POSITIVE, default=60_000, show_default=True, help="For training.")
+@click.option(
+    "--images",
+    type=click.IntRange(1, 60_000),
+    default=60_000,
+    show_default=True,
+    help="Training images.",
+)
 @click.option("--seeds", type=POSITIVE, default=3, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=2), help="Of each version, instead of 15, 15, 3.")
-@click.option("--out", type=click.Path(path_type=Path), default=OUT, show_default=True)
-def main(names: Sequence[str], images: int, seeds: int, epochs: int | None, out: Path) -> None:
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Instead of the committed results; for a part."
+)
+def main(
+    names: Sequence[str], images: int, seeds: int, epochs: int | None, out: Path | None
+) -> None:
     """Train v1, v2 and v3 by each contender, or by those NAMES and ours, in turn.
 
     Run it on a machine with nothing else to do.
     """
-    absent: dict[str, str] = {}
-    field: list[Contender] = []
-    for contender in contenders(sorted({"ours", *names}) if names else ()):
+    if not out and (names or (images, seeds, epochs) != (60_000, 3, None)):
+        raise DigitsError(f"a part of it does not replace {frameworks_figure.RESULTS}: add --out")
+    rows: dict[str, dict[str, Any]] = {}
+    entrants: list[Contender] = []
+    for contender in contenders(sorted({OURS, *names}) if names else ()):
         click.echo(f"environment: {contender.name}")
+        row = rows[contender.name] = {"versions": {}, "failed": {}}
         if reason := install(contender):
-            absent[contender.name] = reason
+            row["absent"] = reason
         else:
-            field.append(contender)
-    field = [contender for contender in field if contender.file]
-    threads = len(os.sched_getaffinity(0))
-    versions: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        data = part_of(paths.DATA, images, Path(folder))
-        for version, full in EPOCHS.items():
-            able = [contender for contender in field if version in contender.versions]
-            count = epochs or full
-            versions[version], failures = compare(able, version, count, seeds, data, threads)
-            absent |= failures
-    rows = {}
-    for contender in contenders():
-        row: dict[str, Any] = {}
-        if contender.is_installed and contender.package:
+            entrants.append(contender)
+        if contender.package and contender.is_installed:
             row["version"], row["environment_megabytes"] = installed(contender)
-        row["versions"] = {
-            version: results[contender.name]
-            for version, results in versions.items()
-            if contender.name in results
-        }
-        if contender.name in absent:
-            row["absent"] = absent[contender.name]
-        if row["versions"] or contender.name in absent:
-            rows[contender.name] = row
-    settings = {"images": images, "seeds": seeds, "threads": threads}
+    threads = len(os.sched_getaffinity(0))
     counts = {version: epochs or full for version, full in EPOCHS.items()}
     environment = machine() | libraries() | dict(code().tags)
-    files.write_json(
-        out, {**settings, "epochs": counts, "machine": environment, "contenders": rows}
-    )
-    if out == OUT:
+    settings = {"images": images, "seeds": seeds, "threads": threads, "epochs": counts}
+    written = out or frameworks_figure.RESULTS
+    with tempfile.TemporaryDirectory() as folder:
+        data = part_of(paths.DATA, images, Path(folder))
+        for version, count in counts.items():
+            able = [contender for contender in entrants if version in contender.versions]
+            results, failures = compare(able, version, count, seeds, data, threads)
+            for name, result in results.items():
+                rows[name]["versions"][version] = result
+            for name, reason in failures.items():
+                rows[name]["failed"][version] = reason
+    files.write_json(written, {**settings, "machine": environment, "contenders": rows})
+    if not out:
         frameworks_figure.main()
-    click.echo(f"wrote {out}")
+    click.echo(f"wrote {written}")
 
 
 if __name__ == "__main__":

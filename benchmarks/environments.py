@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 HERE = ROOT / "benchmarks/frameworks"
 WORKER = HERE / "worker.py"
 ENVIRONMENTS = ROOT / ".venv/frameworks"
-MAIN = "main"  # the project's own environment
 REQUIREMENTS = ROOT / "requirements/main.txt"
+OURS = "ours"  # is run in the project's own environment
 
 
 @dataclass(frozen=True)
@@ -29,34 +29,40 @@ class Contender:
 
     name: str
     title: str
+    verdict: str = ""
     package: str = ""
     released: str = ""
     file: str = ""
-    environment: str = ""
     variables: dict[str, str] = field(default_factory=dict)
     versions: Sequence[str] = ()
-    note: str = ""
-    verdict: str = ""
-    imported: str = ""
+    module: str = "numpy"
     absent: str = ""
 
     @property
     def path(self) -> Path:
-        """The file with the networks as one writes them there."""
+        """Return the file with the networks as one writes them there."""
         return HERE / "contenders" / self.file
 
     @property
-    def folder(self) -> Path:
-        """The folder of the environment, which need not be there."""
-        return Path(sys.prefix) if self.environment == MAIN else ENVIRONMENTS / self.environment
+    def environment(self) -> Path:
+        """Return the folder of the environment, which need not be there."""
+        return Path(sys.prefix) if self.name == OURS else ENVIRONMENTS / self.name
 
     @property
     def python(self) -> Path:
-        return self.folder / "bin/python"
+        """Return the interpreter of the environment."""
+        return self.environment / "bin/python"
+
+    @property
+    def requirements(self) -> Path:
+        """Return the file with the pinned packages of the environment."""
+        return HERE / "requirements" / f"{self.name}.txt"
 
     @property
     def is_installed(self) -> bool:
-        return self.environment == MAIN or _stamp(self).exists()
+        """Tell whether the environment is there, made of these requirements."""
+        stamp = _stamp(self)
+        return self.name == OURS or (stamp.exists() and stamp.read_text() == _digest(self))
 
 
 def contenders(names: Sequence[str] = ()) -> list[Contender]:
@@ -69,11 +75,7 @@ def contenders(names: Sequence[str] = ()) -> list[Contender]:
     for name in names:
         if name not in entries:
             raise DigitsError(f"{name}: no such contender; there are {', '.join(entries)}")
-    return [
-        Contender(name, **{{"import": "imported"}.get(key, key): entry[key] for key in entry})
-        for name, entry in entries.items()
-        if name in (names or entries)
-    ]
+    return [Contender(name, **entries[name]) for name in entries if name in (names or entries)]
 
 
 def install(contender: Contender) -> str:
@@ -81,51 +83,51 @@ def install(contender: Contender) -> str:
 
     An environment that was made of other requirements is made anew.
     """
-    if contender.absent or contender.environment == MAIN:
+    if contender.absent or contender.name == OURS:
         return contender.absent
-    stamp, digest = _stamp(contender), _digest(contender)
-    if not stamp.exists() or stamp.read_text() != digest:
-        shutil.rmtree(contender.folder, ignore_errors=True)
-        _run(sys.executable, "-m", "venv", str(contender.folder))
+    if not contender.is_installed:
+        shutil.rmtree(contender.environment, ignore_errors=True)
         pip = (str(contender.python), "-m", "pip", "--disable-pip-version-check", "--quiet")
-        if reason := _run(*pip, "install", "--requirement", str(_requirements(contender))):
-            shutil.rmtree(contender.folder)
-            return reason
-        files.write_text(stamp, digest)
-    return _run(str(contender.python), "-c", f"import {contender.imported or 'numpy'}")
+        for command in (
+            (sys.executable, "-m", "venv", str(contender.environment)),
+            (*pip, "install", "--requirement", str(contender.requirements)),
+        ):
+            if reason := _run(*command):
+                shutil.rmtree(contender.environment, ignore_errors=True)
+                return reason
+        files.write_text(_stamp(contender), _digest(contender))
+    reason = _run(str(contender.python), "-c", f"import {contender.module}")
+    return reason or ("" if contender.file else "can be imported, but no one wrote its networks")
 
 
-def installed(contender: Contender) -> tuple[str, float]:
+def installed(contender: Contender) -> tuple[str, int]:
     """Return the version of a contender's package, and its environment's unpacked size in MB.
 
-    Of the project's own environment, what is in requirements/main.txt counts.
+    Of the project's own environment, what is in requirements/main.txt counts. Compiled Python files
+    do not, since not all installers list them.
     """
-    path = [str(folder) for folder in contender.folder.glob("lib/python*/site-packages")]
-    distributions = {_normal(found.name): found for found in metadata.distributions(path=path)}
+    path = [str(folder) for folder in contender.environment.glob("lib/python*/site-packages")]
+    distributions = {_normal(each.name): each for each in metadata.distributions(path=path)}
     needed = set(distributions) - {"pip", "setuptools"}
-    if contender.environment == MAIN:
-        needed &= {
-            _normal(name) for name in re.findall(r"^[\w.-]+(?===)", REQUIREMENTS.read_text(), re.M)
-        }
-    size = sum(
-        Path(str(file.locate())).stat().st_size
+    if contender.name == OURS:
+        pinned = re.findall(r"^[\w.-]+(?===)", REQUIREMENTS.read_text(), re.M)
+        needed &= set(map(_normal, pinned))
+    paths = (
+        Path(str(file.locate()))
         for name in needed
         for file in distributions[name].files or []
-        if Path(str(file.locate())).is_file()
+        if file.suffix != ".pyc"
     )
+    size = sum(path.stat().st_size for path in paths if path.is_file())
     return distributions[_normal(contender.package)].version, round(size / 1e6)
 
 
 def _stamp(contender: Contender) -> Path:
-    return contender.folder / "requirements.sha256"
+    return contender.environment / "requirements.sha256"
 
 
 def _digest(contender: Contender) -> str:
-    return hashlib.sha256(_requirements(contender).read_bytes()).hexdigest()
-
-
-def _requirements(contender: Contender) -> Path:
-    return HERE / "requirements" / f"{contender.environment}.txt"
+    return hashlib.sha256(contender.requirements.read_bytes()).hexdigest()
 
 
 def _normal(name: str) -> str:
@@ -134,7 +136,13 @@ def _normal(name: str) -> str:
 
 def _run(*command: str) -> str:
     """Run a command; return "" or, without paths, the last error that it names if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    errors = re.findall(r"^(?:\w+(?:Error|Exception)|ERROR|Exception)\b.*", done.stderr, re.M)
-    reason = errors[-1] if errors else "it failed without a message"
-    return re.split(r":? /", reason)[0] if done.returncode else ""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    return last_error(done.stderr) if done.returncode else ""
+
+
+def last_error(text: str) -> str:
+    """Return the last error of what a process printed, or else its last line, without paths."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"([\w.]*(Error|Exception)|ERROR)\b", line)]
+    line = [*lines, *errors][-1] if lines else "no message"
+    return re.split(r":? /", line)[0][:200]

@@ -84,11 +84,11 @@ def accuracy() -> None:
                 params.model(version).precision,
             )
         )
-    machines = listed(sorted({hardware(run["machine"]) for run in trials}))
+    machines = {f"{run['version']} on {hardware(run['machine'])}" for run in trials}
     threads = listed(sorted({str(run["threads"]) for run in trials}), "or")
     print(
         "\nMean ± standard deviation (least – greatest) over n seeds. Threads of each training: "
-        f"{threads}, two trainings at a time, on {machines}."
+        f"{threads}, two trainings at a time; {listed(sorted(machines))}."
     )
 
 
@@ -185,17 +185,19 @@ def frameworks() -> None:
     versions = list(measured["epochs"])
     costs = ("one image, ms", "installed, MB", "released")
     print(columns("framework", "verdict", *versions, *costs, left=2))
-    for contender, entry in _measured(measured):
-        results, absent = entry["versions"], entry.get("absent")
+    for contender, entry in _compared(measured):
+        results = entry["versions"]
         ratios = [
             median(results[version]["ratio_to_ours"], ".2f", "×") if version in results else None
             for version in versions
         ]
-        answer = results["v1"]["one_image_seconds"] if results else None
+        failures = [f"{version}: {reason}" for version, reason in entry["failed"].items()]
+        reasons = filter(None, [contender.verdict, entry.get("absent"), *failures])
+        answer = results["v1"]["one_image_seconds"] if "v1" in results else None
         print(
             row(
                 " ".join(filter(None, [contender.title, entry.get("version")])),
-                contender.verdict + (f": {absent}" if absent else ""),
+                ". ".join(reasons),
                 ratios,
                 number(answer, ".2f", scale=1000),
                 number(entry.get("environment_megabytes"), ",d"),
@@ -208,18 +210,19 @@ def frameworks() -> None:
     _print_conditions(f"{sample}, in turn, {measured['threads']} threads", measured)
 
 
-def _measured(measured: Json) -> list[tuple[Contender, Json]]:
+def _compared(measured: Json) -> list[tuple[Contender, Json]]:
+    """Return the contenders that were measured or found absent, each with its results."""
     entries = measured["contenders"]
-    return [(one, entries[one.name]) for one in contenders() if one.name in entries]
+    return [(each, entries[each.name]) for each in contenders() if each.name in entries]
 
 
 def same_work() -> None:
     """Print the test accuracies of the frameworks, which show whether they do the same."""
     measured = files.read_json(METRICS / "frameworks.json")
     epochs = [f"{name}, {count} epochs" for name, count in measured["epochs"].items()]
-    costs = ("import, s", "first epoch of v1, s", "memory, MB", "10,000 images by v3, s")
-    print(columns("test accuracy, %", *epochs, *costs))
-    for contender, entry in _measured(measured):
+    costs = ("import, s", "first epoch, s", "memory, MB")
+    print(columns("test accuracy, %", *epochs, *(f"v1: {cost}" for cost in costs)))
+    for contender, entry in _compared(measured):
         if not (results := entry["versions"]):
             continue
         accuracies: list[str | None] = []
@@ -230,17 +233,14 @@ def same_work() -> None:
                 accuracies.append(bold(text) if results[version]["differs"] else text)
             else:
                 accuracies.append(None)
-        imports = [value for result in results.values() for value in result["import_seconds"]]
-        largest = max(result["megabytes"] for result in results.values())
-        answers = results["v3"]["test_images_seconds"] if "v3" in results else None
+        first = results.get("v1", {})
         print(
             row(
                 contender.title,
                 accuracies,
-                number(statistics.median(imports), ".1f"),
-                number(results["v1"]["first_epoch_seconds"], ".1f"),
-                number(largest, ",.0f"),
-                number(answers, ".2f"),
+                number(statistics.median(first["import_seconds"]) if first else None, ".1f"),
+                number(first.get("first_epoch_seconds"), ".1f"),
+                number(first.get("megabytes"), ",.0f"),
             )
         )
     print(f"\nMean ± standard deviation over n = {measured['seeds']} seeds.")

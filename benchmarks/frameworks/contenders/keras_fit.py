@@ -48,4 +48,11 @@ def train(version: str, images: Any, labels: Any, epochs: int, seed: int, end_ep
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: end_epoch())],
         verbose=0,
     )
-    return lambda images: model.predict(pixels(images), batch_size=512, verbose=0)
+
+    def predict(images: Any) -> Any:
+        x = pixels(images)
+        if len(x) <= 512:  # Keras advises to call the model then.
+            return keras.ops.convert_to_numpy(model(x, training=False))
+        return model.predict(x, batch_size=512, verbose=0)
+
+    return predict

@@ -35,7 +35,7 @@ LAYERS = {
 
 
 def initialize(module: nn.Module) -> None:
-    """As Keras does it."""
+    """Set the weights of a layer as Keras does."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
