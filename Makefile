@@ -8,11 +8,11 @@ all: .venv/main.done ## create the environment and run the stages that are out o
 	dvc repro
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile
 
 env: .venv/main.done ## create the environment only
 
-v5: .venv/main.done ## train v5, our best network, which `make` leaves out
+v5: .venv/main.done ## train v5, which takes longest, so that `make` leaves it out
 	mlflow run . -P version=5
 
 # Forced, because git has the table of its trials, but not their networks.

@@ -410,6 +410,33 @@ def test_candidates_are_paired_on_the_folds_that_both_have() -> None:
     assert "Of the images of each fold, 1, 1 and 1 are missed by every network" in text
 
 
+def test_for_ensembles_the_page_says_what_both_of_two_candidates_miss() -> None:
+    names = ("few", "one", "other", "third")
+    block = {
+        "validation": 1000,
+        "folds": 1,
+        "folds_of": {"one": 2, "other": 2, "third": 2},
+        "reference": "one",
+        "models": dict.fromkeys(names, RAW["models"]["v1"]),
+    }
+    missed = {"one": ([1, 2], [11]), "other": ([2, 3], [11, 12]), "third": ([4], [13])}
+    rows = [candidate("few", 1, 1, [1])]
+    for name, folds in missed.items():
+        rows += [
+            candidate(name, 1, len(images), images) | {"fold": fold}
+            for fold, images in enumerate(folds)
+        ]
+    rows.append(candidate("one", 2, 1, [3]) | {"fold": 0})  # only the first seed counts
+    rows = [row | {"errors": {"as_is": len(row["missed"])}} for row in rows]
+    text = study_report.render(spec({"candidates": block}), rows, {}, MNIST)
+    assert re.findall(r"^\| (\w+ and \w+) \| (\d+) \|$", text, re.M) == [
+        ("one and other", "2"),
+        ("one and third", "0"),
+        ("other and third", "0"),
+    ]
+    assert is_rectangular(text)
+
+
 def test_a_search_has_its_trials_in_order_and_the_best_as_a_block() -> None:
     rate, filters = "optimizer.Adam.learning_rate", "layers.0.Conv2D.filters"
     search = {"version": "v2", "trials": 3, "validation": 1000, "space": {rate: [1], filters: [1]}}

@@ -225,14 +225,18 @@ def test_the_code_that_a_result_follows_from_is_the_core(
     assert spec.code_digest() != before
 
 
-@pytest.mark.parametrize("name", ["ensemble", "reproduction", "search-v2", "v4"])
+@pytest.mark.parametrize("name", ["accuracy", "ensemble", "reproduction", "search-v2", "v4"])
 def test_the_studies_of_the_project_are_valid(name: str) -> None:
     assert spec.load(ROOT / f"studies/{name}.yaml", ROOT / "params.yaml").size() > 0
 
 
-def test_the_reference_of_the_candidates_is_v4() -> None:
+@pytest.mark.parametrize(
+    ("candidate", "version", "precision"), [("v4-fade", "v4", "float32"), ("crop", "v5", "auto")]
+)
+def test_our_own_versions_are_candidates(candidate: str, version: str, precision: str) -> None:
     path = ROOT / "params.yaml"
     candidates = spec.load(ROOT / "studies/v5.yaml", path).study.candidates
     assert candidates
-    chosen = candidates.models[candidates.reference].model_copy(update={"precision": "float32"})
-    assert chosen == config.load(path).model("v4")
+    assert candidates.reference == "v4-fade"
+    chosen = candidates.models[candidate].model_copy(update={"precision": precision})
+    assert chosen == config.load(path).model(version)

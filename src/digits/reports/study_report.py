@@ -4,6 +4,7 @@ import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -51,7 +52,8 @@ def render(
     elif candidates := spec.study.candidates:
         rows = _compare_candidates(candidates, trials)
         common = [len(missed) for missed in _missed_by_all(trials)]
-        kind, context = "candidates", {"rows": rows, "common": common}
+        pairs = _missed_by_both(trials) if candidates.folds_of else []
+        kind, context = "candidates", {"rows": rows, "common": common, "pairs": pairs}
     else:
         context = _judge(summaries(trials, reference))
         context["ensemble"] = ensemble if is_of(ensemble, trials) else None
@@ -212,6 +214,22 @@ def _pair(rows: Trials, reference: Trials) -> tuple[int, int, float] | None:
         return None
     missed, other_missed = ([i for fold in shared for i in by[fold]] for by in (one, other))
     return mcnemar(missed, other_missed)
+
+
+def _missed_by_both(trials: Trials) -> list[tuple[str, str, int]]:
+    """Return how many images two candidates both miss, of those that are scored on the most folds.
+
+    Of each candidate the first seed counts.
+    """
+    missed: dict[str, dict[int, set[int]]] = {}
+    for trial in sorted(trials, key=lambda trial: trial["seed"]):
+        missed.setdefault(trial["version"], {}).setdefault(trial["fold"], set(trial["missed"]))
+    folds = max((by_fold.keys() for by_fold in missed.values()), key=len)
+    complete = [name for name, by_fold in missed.items() if by_fold.keys() == folds]
+    return [
+        (one, other, sum(len(missed[one][fold] & missed[other][fold]) for fold in folds))
+        for one, other in combinations(complete, 2)
+    ]
 
 
 def _missed_by_all(trials: Trials) -> list[set[int]]:

@@ -16,7 +16,7 @@ class RegisteredModel:
 
     Attributes:
         number: of the registered version, as MLflow counts.
-        version: v1 … v4, as in params.yaml.
+        version: v1 … v5, as in params.yaml.
         data: SHA-256 of all images and labels that it was trained with.
         metrics: its scores, by name.
         test_images: digest of those that it was scored on; None if earlier code registered it.
