@@ -59,8 +59,10 @@ class Training:
         assert self.process.stdout
         timer = Timer(PATIENCE, self.process.kill)
         timer.start()
-        line = self.process.stdout.readline()
-        timer.cancel()
+        try:
+            line = self.process.stdout.readline()
+        finally:  # After Ctrl-C the timer would keep this process for an hour.
+            timer.cancel()
         if line:
             return json.loads(line)
         if (status := self.process.wait()) < 0:
