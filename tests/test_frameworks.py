@@ -58,7 +58,7 @@ import numpy as np
 
 def train(version, images, labels, epochs, seed, end_epoch):
 """
-# In the order of the first turn: `good` takes long enough for `absent` to end before its second one.
+# `good` comes last in the first turn, and takes long enough for `absent` to end before its second.
 CONTENDERS = {
     "bad": "    raise ValueError('no such layer')\n",
     "killed": "    end_epoch()\n    os.kill(os.getpid(), 9)\n",
