@@ -53,6 +53,7 @@ at-work: .venv/dev.done ## measure the models on other pictures, and served: abo
 
 # A few of them: make frameworks FRAMEWORKS="pytorch jax --images 6000 --seeds 1 --out /tmp/f.json"
 frameworks: .venv/dev.done ## measure other frameworks against ours, each in .venv/frameworks: over an hour
+	dvc repro --quiet fetch
 	python benchmarks/compare_frameworks.py $(FRAMEWORKS)
 
 .venv/main.done: requirements/main.txt requirements/uv.txt pyproject.toml python_env.yaml
