@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 import requests
 import yaml
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from digits.core.dataset import Dataset
 from digits.core.files import write_json
 from digits.core.schema import IDX_FILES
+from digits.tracking.local_store import DATABASE, relocate
 from digits.tracking.machine import libraries, machine
 
 ROOT = Path(__file__).parent.parent
@@ -109,6 +111,33 @@ def idx_folder(idx_files: dict[str, bytes], tmp_path_factory: pytest.TempPathFac
             (folder / f"{name}.gz").write_bytes(gzip.compress(content))
         else:
             (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a database without runs, to be copied, since MLflow takes a second for one."""
+    from digits.tracking.connection import create_database  # Not all tests need MLflow.
+
+    folder = tmp_path_factory.mktemp("new")
+    create_database(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def first_result(
+    tmp_path_factory: pytest.TempPathFactory, idx_folder: Path, checksums: dict[str, str]
+) -> Path:
+    """A project after its first `dvc repro`, to be copied: one for all processes of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "first result/digits"
+    with FileLock(shared / "first-result.lock"):
+        if not folder.exists():
+            partial = make_project(shared / "partial/digits", idx_folder, checksums)
+            done = run(partial, "dvc", "repro")
+            assert done.returncode == 0, done.stdout + done.stderr
+            partial.parent.rename(folder.parent)
     return folder
 
 
@@ -204,6 +233,19 @@ def make_project(folder: Path, idx_folder: Path, checksums: dict[str, str]) -> P
         ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "start"],
     ):
         subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
+def copy_database(folder: Path, target: Path) -> None:
+    """Copy the database of a project's folder to another, as if it had been made there."""
+    shutil.copy(folder / DATABASE, target)
+    relocate(target)
+
+
+def copy_project(project: Path, folder: Path) -> Path:
+    """Copy a project's folder, whose database then points to its own artifacts."""
+    shutil.copytree(project, folder, symlinks=True)
+    relocate(folder)
     return folder
 
 

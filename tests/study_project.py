@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from conftest import TINY_MODELS, TINY_PARAMS
+from conftest import TINY_MODELS, TINY_PARAMS, copy_database
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
@@ -21,10 +21,11 @@ TABLE = "metrics/studies/tiny/trials.csv"
 STUDY = (sys.executable, "-m", "digits", "study")
 
 
-def make(folder: Path, data: Dataset) -> Path:
-    """Write the data and the parameters."""
+def make(folder: Path, data: Dataset, database: Path) -> Path:
+    """Write the data, the parameters and, from the folder of another, a database."""
     dataset.save(data, folder / "data/mnist.npz")
     write_params(folder, TINY_PARAMS)
+    copy_database(database, folder)
     return folder
 
 

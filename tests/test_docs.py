@@ -7,7 +7,7 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from conftest import ROOT, make_project, run
+from conftest import ROOT, copy_project, run
 from documentation import TESTED, Page, broken_links, mistakes
 
 import blocks
@@ -112,17 +112,14 @@ def test_every_command_and_option_that_a_page_names_exists(page: Page) -> None:
 
 
 @pytest.fixture(scope="module")
-def project(
-    tmp_path_factory: pytest.TempPathFactory, idx_folder: Path, checksums: dict[str, str]
-) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, first_result: Path) -> Path:
     """A project with tiny data as `make` leaves it, and the pictures that the pages name."""
-    folder = make_project(tmp_path_factory.mktemp("docs") / "digits", idx_folder, checksums)
+    folder = copy_project(first_result, tmp_path_factory.mktemp("docs") / "digits")
     for name in ("docs/handwriting", "docs/examples"):
         copytree(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(sys.prefix)
     for command in (
         ["digits", "mlflow-env", "."],
-        ["dvc", "repro"],
         ["git", "add", "."],
         ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "results"],
     ):
@@ -142,8 +139,7 @@ def run_blocks(page: Page, folder: Path, **variables: str) -> subprocess.Complet
 def test_the_tested_blocks_of_a_page_run_one_after_another(
     page: Page, project: Path, tmp_path: Path
 ) -> None:
-    folder = copytree(project, tmp_path / "digits", symlinks=True)
-    done = run_blocks(page, folder)
+    done = run_blocks(page, copy_project(project, tmp_path / "digits"))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

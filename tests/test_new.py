@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from commands import invoke
 from conftest import ROOT, run
 
 from digits.core import config
+from digits.tracking import local_store
 
 TEMPLATE = (ROOT / "template/params.yaml").read_text(encoding="utf-8")
 
@@ -61,11 +60,13 @@ def test_every_stage_and_entry_point_is_there(project: Path, name: str, key: str
 
 
 def test_a_project_and_its_experiment_in_mlflow_have_the_name_of_the_folder(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert invoke(tmp_path, "new", "my photos: 2").exit_code == 0
-    project = yaml.safe_load((tmp_path / "my photos: 2/MLproject").read_text(encoding="utf-8"))
-    assert project["name"] == "my-photos-2"
+    file = tmp_path / "my photos: 2/MLproject"
+    assert yaml.safe_load(file.read_text(encoding="utf-8"))["name"] == "my-photos-2"
+    monkeypatch.setattr(local_store, "PROJECT", file)
+    assert local_store.project_name() == "my-photos-2"
 
 
 def test_without_a_dataset_the_images_are_those_of_mnist(tmp_path: Path) -> None:
@@ -167,15 +168,6 @@ def test_in_a_project_that_it_made_the_command_says_where_to_go(project: Path) -
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert "template: no such folder; run `digits new` of a clone of digits" in line
-
-
-def test_dvc_repro_leads_from_the_images_to_a_model_before_the_first_commit(project: Path) -> None:
-    done = run(project, "dvc", "repro")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "small: test accuracy" in done.stdout
-    assert "images@champion: small" in done.stdout
-    with closing(sqlite3.connect(project / "mlflow.db")) as database:
-        assert database.execute("SELECT name FROM experiments").fetchall() == [("own",)]
 
 
 def test_make_test_passes_in_a_project(project: Path) -> None:

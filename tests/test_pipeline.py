@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import TINY_MODELS, make_project, run
+from conftest import TINY_MODELS, copy_project, make_project, run
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
@@ -32,15 +32,9 @@ BIT_STABLE = (
 
 
 @pytest.fixture(scope="module")
-def project(
-    tmp_path_factory: pytest.TempPathFactory, idx_folder: Path, checksums: dict[str, str]
-) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, first_result: Path) -> Path:
     """A project after its first `dvc repro`."""
-    folder = tmp_path_factory.mktemp("with a space") / "digits"
-    make_project(folder, idx_folder, checksums)
-    done = run(folder, "dvc", "repro")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    return copy_project(first_result, tmp_path_factory.mktemp("with a space") / "digits")
 
 
 @pytest.fixture

@@ -31,9 +31,11 @@ HERE = Path()
 
 
 @pytest.fixture(autouse=True)
-def _project(tmp_path: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _project(
+    tmp_path: Path, tiny: Dataset, new_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """A project of tiny data is the current folder."""
-    monkeypatch.chdir(make(tmp_path, tiny))
+    monkeypatch.chdir(make(tmp_path, tiny, new_database))
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")

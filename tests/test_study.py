@@ -38,8 +38,8 @@ ONE = ("--workers", "1")
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny: Dataset) -> Path:
-    return make(tmp_path, tiny)
+def project(tmp_path: Path, tiny: Dataset, new_database: Path) -> Path:
+    return make(tmp_path, tiny, new_database)
 
 
 def study(

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from conftest import environment
+from conftest import copy_database, environment
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -62,20 +62,12 @@ def connect(folder: Path, log: Callable[[str], object] = print) -> None:
     connection.connect(folder, log)
 
 
-@pytest.fixture(scope="module")
-def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a project's database without runs, to be copied."""
-    folder = tmp_path_factory.mktemp("new")
-    connect(folder)
-    return folder
-
-
 @pytest.fixture
 def store(new_database: Path, tmp_path: Path) -> Path:
     """The folder of a project to whose empty database this process is connected."""
     folder = tmp_path / "a project, été"
     folder.mkdir()
-    shutil.copy(new_database / "mlflow.db", folder)
+    copy_database(new_database, folder)
     connect(folder)
     return folder
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import mlflow
 import pytest
-from conftest import TINY_MODELS, TINY_PARAMS
+from conftest import TINY_MODELS, TINY_PARAMS, copy_database
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
@@ -38,11 +38,14 @@ def spec(raw: dict[str, Any]) -> StudySpec:
 
 
 @pytest.fixture
-def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunContext]:
+def context(
+    tmp_path: Path, new_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RunContext]:
     for name in THREADS:
         monkeypatch.setenv(name, "1")
     store = local_store.own_address(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    copy_database(new_database, tmp_path)
     connect(tmp_path)
     with start_run("some", root=tmp_path) as parent:
         parent.tags({"study": "some"})

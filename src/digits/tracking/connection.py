@@ -60,7 +60,7 @@ def connect(root: Path, log: Log = ignore) -> None:
             if own and (before := local_store.relocate(root)):
                 log(f"{database}: was made in {before}; its artifacts are here now")
             if own and not database.exists():
-                _create_database(root)
+                create_database(root)
             client = MlflowClient()
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
@@ -88,7 +88,7 @@ def connect(root: Path, log: Log = ignore) -> None:
         raise DigitsError(f"MLflow store {address}: cannot be used: {one_line(error)}") from error
 
 
-def _create_database(root: Path) -> None:
+def create_database(root: Path) -> None:
     """Create the project's own database, whole or not at all.
 
     MLflow takes many steps, and cannot use what a process leaves that is killed between them.

@@ -38,14 +38,14 @@ LOCATIONS = (
 )
 
 
-def _project_name() -> str:
+def project_name() -> str:
     """Return the name in MLproject; a copy of this package without it has no project."""
     text = PROJECT.read_text(encoding="utf-8") if PROJECT.exists() else ""
     match = re.search(r"^name: *['\"]?([^'\"#\n]+)", text, re.MULTILINE)
     return match[1].strip() if match else "digits"
 
 
-EXPERIMENT = _project_name()
+EXPERIMENT = project_name()
 
 
 def address(root: Path) -> str:
