@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from digits.core.dataset import Dataset
 from digits.core.files import write_json
-from digits.core.schema import IDX_FILES
+from digits.ingest.fetch import IDX_FILES
 from digits.tracking.local_store import DATABASE, relocate
 from digits.tracking.machine import libraries, machine
 

@@ -18,9 +18,11 @@ import pytest
 from conftest import ROOT, TINY_PARAMS, digits, environment, write_mirrors
 
 from digits import DigitsError
-from digits.core import config, dataset, fetch
+from digits.core import config, dataset
 from digits.core.dataset import Dataset
-from digits.core.schema import IDX_FILES, Data
+from digits.core.schema import Data
+from digits.ingest import fetch
+from digits.ingest.fetch import IDX_FILES
 
 MIRRORS = "data/mnist.yaml"
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from digits import DigitsError
-from digits.core import image_folder
 from digits.core.dataset import ARRAYS, by
+from digits.ingest import image_folder
 
 
 def draw(path: Path, value: int = 0, shape: tuple[int, ...] = (4, 6), **options: Any) -> None:

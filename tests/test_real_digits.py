@@ -22,9 +22,9 @@ from PIL import Image
 import generated
 from digits.core import config, dataset, models
 from digits.core.evaluation import evaluate_model
-from digits.core.fetch import fetch_for
 from digits.core.training import train_model
 from digits.handwriting import pictures, segmentation
+from digits.ingest.fetch import fetch_for
 from digits.serving.classifier import ImageClassifier
 from digits.serving.export import export
 
@@ -266,7 +266,7 @@ def test_500_drawings_have_the_pixels_and_answers_of_python(
         drawings = [shaken(digit % 10, random) for digit in range(number, number + 50)]
         for pixels, answers, url in browser.execute_script(DRAWN, drawings):
             png = base64.b64decode(url.partition(",")[2])
-            picture = pictures.decode(png, "the drawing", ["PNG"], megapixels=1)
+            picture = pictures.decode(png, "the drawing")
             (crop,) = segmentation.digits(picture, split=False)
             difference = np.abs(crop.image.ravel().astype(int) - pixels)
             assert difference.max() <= 1, "of 255"

@@ -105,5 +105,5 @@ def test_the_closure_reaches_what_is_imported_indirectly_and_late() -> None:
     closure = command_closure("train")
     assert "src/digits/core/train_step.py" in closure, "by training.py"
     assert "src/digits/core/augmentation.py" in closure, "by evaluation.py, within a function"
-    assert "src/digits/core/fetch.py" not in closure
-    assert "src/digits/core/fetch.py" in command_closure("fetch")
+    assert "src/digits/ingest/fetch.py" not in closure
+    assert "src/digits/ingest/fetch.py" in command_closure("fetch")

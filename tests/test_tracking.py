@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -269,8 +268,8 @@ def test_a_model_file_finds_the_newest_run_that_made_it(store: Path, tmp_path: P
     assert newest is not None
     assert newest.id == run.id
     assert newest.outbox_folder == project / "outbox" / run.id, "also where DVC works in a copy"
-    assert describe_run(newest).startswith(f"run {run.id} (v1) of 20")
-    assert describe_run(newest).endswith(" UTC, commit aaaaaaa")
+    assert describe_run(newest.id).startswith(f"run {run.id} (v1) of 20")
+    assert describe_run(newest.id).endswith(" UTC, commit aaaaaaa")
 
 
 def test_a_run_whose_process_was_killed_is_closed_by_the_next_start(store: Path) -> None:

@@ -36,7 +36,7 @@ class Group(click.Group):
             return super().main(*args, **kwargs)
         except OSError as error:  # of a path that no check has looked at, or a full disk
             subject = f"{error.filename}: " if error.filename else ""
-            click.echo(f"digits: {subject}{error.strerror or error}", err=True)
+            warn(f"{subject}{error.strerror or error}")
             sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -47,22 +47,24 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except DigitsError as error:
-            click.echo(f"digits: {error}", err=True)
+            warn(str(error))
             if os.environ.get("MLFLOW_RUN_ID"):  # A run that is opened takes it out.
                 _tag_refused_run(error)
             sys.exit(1)
         except KeyboardInterrupt:
-            click.echo("digits: interrupted", err=True)
+            warn("interrupted")
             sys.exit(130)
 
 
 def _tag_refused_run(error: DigitsError) -> None:
     """Tell the reason in the run of `mlflow run`, if its server answers."""
-    from digits.tracking.run import tag_inherited_run
+    from mlflow.tracking import MlflowClient
+
+    from digits.tracking.run import ERROR_TAG
 
     with contextlib.suppress(Exception):  # MLflow may raise anything, and the line is printed.
         connect()
-        tag_inherited_run(error)
+        MlflowClient().set_tag(os.environ["MLFLOW_RUN_ID"], ERROR_TAG, str(error))
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

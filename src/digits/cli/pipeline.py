@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def fetch(params: Path, out: Path) -> None:
     """Fetch MNIST and verify it, or read other images; write them as one file."""
     from digits.core import config, dataset
-    from digits.core.fetch import fetch_for
+    from digits.ingest.fetch import fetch_for
 
     dataset.save(fetch_for(config.load(params).data, click.echo), out)
     click.echo(f"wrote {out}")
@@ -202,7 +202,7 @@ def run(
     Writes to MLflow only: none of DVC's files is touched.
     """
     from digits.core import config, dataset
-    from digits.core.fetch import fetch_for
+    from digits.ingest.fetch import fetch_for
 
     name = f"v{version}" if version.isdigit() else version
     config.load(params).model(name)

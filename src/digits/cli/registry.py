@@ -46,7 +46,7 @@ def runs(models: tuple[Path, ...]) -> None:
     files = {f for path in models for f in (path.glob("*.keras") if path.is_dir() else [path])}
     for path in sorted(files):
         run = find_run(path) if is_recorded else None
-        click.echo(f"{path}: {describe_run(run) if run else 'its record is gone'}")
+        click.echo(f"{path}: {describe_run(run.id) if run else 'its record is gone'}")
 
 
 @click.command()

@@ -1,7 +1,6 @@
 """`digits study`: its commands."""
 
 import os
-from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from digits import DigitsError
 from digits.cli.options import (
     DATA,
     REFERENCE,
+    Decorator,
     connect,
     load_reference,
     params_option,
@@ -34,10 +34,7 @@ def study() -> None:
     """Train many models as one study: over seeds, of candidates, or in search of parameters."""
 
 
-Command = Callable[..., Any]
-
-
-def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def with_options(*options: Decorator) -> Decorator:
     """Return a decorator that adds options to a command."""
     return lambda command: reduce(lambda decorated, option: option(decorated), options, command)
 
@@ -128,9 +125,7 @@ def _run(
     mlflow = {name: os.environ[name] for name in names}
     state = (STATE / spec.name).resolve()
     context = RunContext(store, root(), state, tags, code.patch, source, mlflow)
-    rows = run_study(
-        spec, mnist, out, context, cluster=address, workers=workers, attach=True, log=click.echo
-    )
+    rows = run_study(spec, mnist, out, context, cluster=address, workers=workers, log=click.echo)
     if spec.study.ensemble and not ensemble.is_current(rows, out):
         _score_ensemble(spec, rows, mnist, out)
     click.echo(f"{spec.name}: {len(rows)} trials in {out}")

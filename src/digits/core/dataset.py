@@ -26,10 +26,7 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 CLASS_NAMES = "class_names"
 # The names under which an .npz file may hold images to score models on.
 LABELLED = (("x_test", "y_test"), ("x", "y"))
-
-
-class NotAnArchiveError(DigitsError):
-    """A file that is no whole .npz file."""
+FETCH_AGAIN = "; `dvc repro -f fetch` makes a new one"
 
 
 @dataclass(frozen=True)
@@ -90,14 +87,11 @@ def load(path: Path) -> Dataset:
     """
     if not path.exists():
         raise DigitsError(f"{path}: no such file; `dvc repro fetch` makes it")
-    try:
-        arrays = _read(path)
-    except NotAnArchiveError as error:
-        raise DigitsError(f"{error}; `dvc repro -f fetch` makes a new one") from error
+    arrays = _read(path, FETCH_AGAIN)
     if missing := [name for name in ARRAYS if name not in arrays]:
         raise DigitsError(
-            f"{path}: expected the keys {', '.join(ARRAYS)}, but {', '.join(missing)} is missing; "
-            "`dvc repro -f fetch` makes a new one"
+            f"{path}: expected the keys {', '.join(ARRAYS)}, but {', '.join(missing)} is missing"
+            + FETCH_AGAIN
         )
     x_train, y_train, x_test, y_test = (arrays[name] for name in ARRAYS)
     names = tuple(map(str, arrays[CLASS_NAMES])) if CLASS_NAMES in arrays else ()
@@ -206,8 +200,8 @@ def load_labelled(path: Path) -> tuple[Images, Labels]:
     return _labelled(arrays[x], arrays[y], str(path), x, y)
 
 
-def _read(path: Path) -> Mapping[str, NDArray[Any]]:
-    """Return the arrays of an .npz file."""
+def _read(path: Path, advice: str = "") -> Mapping[str, NDArray[Any]]:
+    """Return the arrays of an .npz file; `advice` ends the error about one that is damaged."""
     try:
         with files.regular(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             _check_sizes(archive.zip)
@@ -223,7 +217,7 @@ def _read(path: Path) -> Mapping[str, NDArray[Any]]:
                 f"{path}: expected arrays of numbers, got Python objects, as NumPy makes of images "
                 "that are not all of one size"
             ) from error
-        raise NotAnArchiveError(f"{path}: not a whole .npz file ({reason})") from error
+        raise DigitsError(f"{path}: not a whole .npz file ({reason}){advice}") from error
 
 
 def _check_sizes(archive: zipfile.ZipFile) -> None:

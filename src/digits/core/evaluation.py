@@ -18,13 +18,6 @@ SMALLEST = 1e-7
 
 WITHOUT_TTA = "test_without_tta"  # the part of an evaluation that takes the test images as they are
 
-# Test images of MNIST whose label got no majority when people labelled them anew. Source:
-# C. Northcutt, A. Athalye and J. Mueller, "Pervasive label errors in test sets" (2021),
-# cleanlab/label-errors.
-DOUBTFUL = frozenset(
-    [947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651, 6783, 8527, 9679, 9729]
-)
-
 Probabilities = NDArray[np.float32]  # (n, classes)
 
 

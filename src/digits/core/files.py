@@ -131,12 +131,7 @@ def read_json(path: Path) -> Any:
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write an .npy file."""
-
-    def save(partial: Path) -> None:
-        with partial.open("wb") as file:
-            np.save(file, array)
-
-    write(path, save)
+    write(path, lambda partial: np.save(partial, array))
 
 
 def read_array(path: Path) -> NDArray[Any]:

@@ -8,7 +8,7 @@ To allow another class of Keras, declare it here; a layer, in layer_schema.py.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
 
 from pydantic import (
     BaseModel,
@@ -112,11 +112,9 @@ class KerasClass(Strict):
     def _unwrap(cls, value: Any) -> Any:
         return {} if isinstance(value, str) or value[cls.__name__] is None else value[cls.__name__]
 
-    @model_serializer(mode="wrap")
-    def _wrap(self, serialize: Callable[[Self], dict[str, Any]]) -> dict[str, Any]:
-        arguments = serialize(self)
-        # Pydantic calls this twice for a class whose fields hold others of its union.
-        return arguments if self.name in arguments else {self.name: arguments}
+    @model_serializer
+    def _wrap(self) -> dict[str, Any]:
+        return {self.name: self.arguments}
 
     @property
     def name(self) -> str:

@@ -7,11 +7,11 @@ training a layer is called as Keras calls it, unless train_step.py computes it i
 
 import ast
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from digits.core.keras_schema import (
@@ -228,10 +228,6 @@ class OwnLayer(Layer):
     def _unwrap(cls, value: Any) -> Any:
         (path, keywords), *_ = value.items() if isinstance(value, dict) else [(value, {})]
         return {"class_path": path, "keywords": keywords or {}}
-
-    @model_serializer(mode="wrap")
-    def _wrap(self, serialize: Callable[[Self], dict[str, Any]]) -> dict[str, Any]:
-        return {self.class_path: self.keywords}
 
     @model_validator(mode="after")
     def _is_in_its_module(self) -> "OwnLayer":

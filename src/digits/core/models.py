@@ -153,20 +153,17 @@ def save(network: keras.Model, path: Path) -> None:
         with zipfile.ZipFile(partial, "w") as archive:
             for name, content in members.items():
                 if name.endswith(".json"):
-                    content = json.dumps(_normalize(json.loads(content)), sort_keys=True).encode()
+                    value = json.loads(content, object_hook=_without_differences)
+                    content = json.dumps(value, sort_keys=True).encode()
                 archive.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), content)
 
     files.write(path, write)
 
 
-def _normalize(node: Any) -> Any:
-    """Return JSON without what differs between two savings of one network."""
-    if isinstance(node, list):
-        return [_normalize(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    constant = {"date_saved": "1980-01-01@00:00:00"} if "date_saved" in node else {}
-    return {k: _normalize(v) for k, v in node.items() if k != "shared_object_id"} | constant
+def _without_differences(node: dict[str, Any]) -> dict[str, Any]:
+    """Return an object of JSON without what differs between two savings of one network."""
+    node.pop("shared_object_id", None)
+    return node | ({"date_saved": "1980-01-01@00:00:00"} if "date_saved" in node else {})
 
 
 def own_modules(network: keras.Model) -> set[Path]:

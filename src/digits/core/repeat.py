@@ -6,7 +6,6 @@ made it. Records and checkouts of different commits meet here, so these argument
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,23 +43,6 @@ def record(
     }
 
 
-def repeat(
-    recorded: Mapping[str, Any], images: Dataset, callbacks: Sequence[keras.callbacks.Callback] = ()
-) -> TrainingResult:
-    """Train again from a record.
-
-    Raises:
-        DigitsError: the images are others, or this code does not accept the parameters.
-    """
-    if images.digest() != recorded["data_sha256"]:
-        raise DigitsError("the images are not those of the record")
-    params = config.check(recorded["params"], Params, "the recorded parameters")
-    size, fold = recorded["fold"]
-    training_set, _ = without_fold(images, size, params.seed, fold)
-    seed, version = recorded["seed"], recorded["version"]
-    return train_model(version, params, training_set, seed=seed, callbacks=callbacks)
-
-
 class StopAfter(keras.callbacks.Callback):  # type: ignore[misc]
     """Ends a training after some epochs; the schedule is that of all."""
 
@@ -90,8 +72,14 @@ def main(record_path: str, data: str, out: str, epochs: str = "0") -> None:
         epochs: after how many to stop; 0 is all.
     """
     try:
-        recorded = files.read_json(Path(record_path))
-        result = repeat(recorded, dataset.load(Path(data)), [StopAfter(int(epochs))])
+        recorded, images = files.read_json(Path(record_path)), dataset.load(Path(data))
+        if images.digest() != recorded["data_sha256"]:
+            raise DigitsError("the images are not those of the record")
+        params = config.check(recorded["params"], Params, "the recorded parameters")
+        size, fold = recorded["fold"]
+        images, _ = without_fold(images, size, params.seed, fold)
+        version, stop = recorded["version"], StopAfter(int(epochs))
+        result = train_model(version, params, images, seed=recorded["seed"], callbacks=[stop])
         files.write_json(Path(out), _outcome(result))
     except DigitsError as error:
         sys.exit(str(error))

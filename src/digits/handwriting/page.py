@@ -77,9 +77,7 @@ def _graph(model: Any) -> tuple[dict[str, Any], bytes]:
 
 def _value(attribute: Any) -> Any:
     value = onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, bytes):
-        return value.decode()
-    return value if isinstance(value, int | float) else list(value)
+    return value.decode() if isinstance(value, bytes) else value
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -128,8 +126,6 @@ class _Handler(SimpleHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     """A server that asks nobody for this machine's name, and prints nothing of lost connections."""
-
-    daemon_threads = True
 
     def server_bind(self) -> None:
         """Bind the socket."""

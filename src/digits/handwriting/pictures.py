@@ -3,7 +3,6 @@
 import io
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from digits.core import files
 
 STDIN = Path("-")
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+ACCEPTED = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"))
 MEGAPIXELS = 64  # the largest picture accepted; cameras have 50
 MAX_BYTES = 400_000_000  # as many as the largest picture has in memory, in six bytes a pixel
@@ -50,15 +50,12 @@ def read(path: Path) -> Picture:
         return decode(file.read(MAX_BYTES + 1), str(path))
 
 
-def decode(
-    content: bytes, name: str, formats: Sequence[str] = FORMATS, megapixels: int = MEGAPIXELS
-) -> Picture:
+def decode(content: bytes, name: str) -> Picture:
     """Decode an image file, rotate it as its EXIF data say and fill its transparent parts.
 
     Args:
         content: of the file.
         name: of the picture, in error messages.
-        formats, megapixels: the formats and the largest size accepted.
 
     Returns:
         (height, width, 3) float32 from 0 to 1, of at most WORKING_SIDE pixels a side.
@@ -66,22 +63,20 @@ def decode(
     Raises:
         DigitsError: it is empty, of another format, damaged or too large.
     """
-    *others, last = formats
-    accepted = f"{', '.join(others)} or {last}" if others else last
     if not content:
-        raise DigitsError(f"{name}: empty; expected a {accepted} file")
+        raise DigitsError(f"{name}: empty; expected a {ACCEPTED} file")
     if len(content) > MAX_BYTES:
         raise DigitsError(f"{name}: too large; expected at most {MAX_BYTES // 10**6} MB")
     try:
-        with Image.open(io.BytesIO(content), formats=list(formats)) as image:
-            if image.width * image.height > megapixels * 1_000_000:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MEGAPIXELS * 1_000_000:
                 raise Image.DecompressionBombError
             image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # JPEG can be decoded at reduced size
             return _to_array(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise DigitsError(f"{name}: not a picture; expected a {accepted} file") from None
+        raise DigitsError(f"{name}: not a picture; expected a {ACCEPTED} file") from None
     except Image.DecompressionBombError:
-        raise DigitsError(f"{name}: too large; expected at most {megapixels} megapixels") from None
+        raise DigitsError(f"{name}: too large; expected at most {MEGAPIXELS} megapixels") from None
     except Exception as error:  # Pillow may raise any exception on a damaged file.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DigitsError(f"{name}: damaged: {reason}") from error

@@ -3,14 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from digits.handwriting.segmentation import DigitCrop
+from digits.handwriting.segmentation import IMAGE_SIDE, DigitCrop
 
 DIGITS = range(10)
 SIDES = ("left", "top", "right", "bottom")
@@ -47,10 +47,8 @@ def predict_digits(
         classify: the `predict` of a classifier.
     """
     images = [crop.image for _, crops in crops_of_pictures for crop in crops]
-    rows: Iterator[tuple[int, list[float]]] = iter(())
-    if images:
-        outputs = classify(np.stack(images))
-        rows = zip(outputs["label"].tolist(), outputs["probabilities"].tolist(), strict=True)
+    outputs = classify(np.array(images, np.uint8).reshape(-1, IMAGE_SIDE, IMAGE_SIDE))
+    rows = zip(outputs["label"].tolist(), outputs["probabilities"].tolist(), strict=True)
     predictions = []
     for name, crops in crops_of_pictures:
         if not crops:

@@ -4,8 +4,8 @@ Source of the normalisation: Y. LeCun, C. Cortes and C. Burges, "The MNIST datab
 was scaled to fit a 20×20 box, preserving its aspect ratio, and centred by mass in 28×28.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -62,12 +62,10 @@ def digits(picture: Array, split: bool = True) -> list[DigitCrop]:
     ink = ink_map(picture)
     labels, strokes = _find_strokes(ink)
     groups = [group for row in _split_into_rows(strokes) for group in _group_strokes(row)]
-    if split or not groups:
-        crops = [_crop(ink, labels, group) for group in groups]
-    else:
-        crops = [_crop(ink, labels, strokes, len(groups))]
-    ruled = _is_ruled(labels, strokes)
-    return [replace(crop, on_ruled_paper=ruled) for crop in crops]
+    count, ruled = 1, _is_ruled(labels, strokes)
+    if groups and not split:
+        count, groups = len(groups), [list(strokes)]
+    return [_crop(ink, labels, group, count, ruled) for group in groups]
 
 
 def _is_ruled(labels: Labels, strokes: Strokes) -> bool:
@@ -238,15 +236,15 @@ def _group_strokes(strokes: Strokes) -> list[list[int]]:
     ]
 
 
-def _crop(ink: Array, labels: Labels, group: Iterable[int], digit_count: int = 1) -> DigitCrop:
+def _crop(ink: Array, labels: Labels, group: list[int], count: int, ruled: bool) -> DigitCrop:
     """Crop the strokes of a group, with their pale edges, from an ink map."""
-    strokes = np.isin(labels, list(group))
+    strokes = np.isin(labels, group)
     edges = ndimage.binary_dilation(strokes, np.ones((3, 3))) & (labels == 0)
     ink = ink * (strokes | edges)
     rows, columns = ndimage.find_objects((ink > 0).astype(np.uint8))[0]
     height, width = ink.shape
     box = (columns.start / width, rows.start / height, columns.stop / width, rows.stop / height)
-    return DigitCrop(to_mnist(ink[rows, columns]), box, digit_count)
+    return DigitCrop(to_mnist(ink[rows, columns]), box, count, ruled)
 
 
 def to_mnist(ink: Array) -> NDArray[np.uint8]:
@@ -258,9 +256,7 @@ def to_mnist(ink: Array) -> NDArray[np.uint8]:
     height, width = ink.shape
     scale = BOX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    scaled = ink
-    if size != (width, height):
-        scaled = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.HAMMING))
+    scaled = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.HAMMING))
     scaled = scaled.clip(0, None) / max(float(scaled.max()), 1e-6)
     top, left = (
         int(np.clip(round(IMAGE_SIDE / 2 - centre), 0, IMAGE_SIDE - side))

@@ -45,7 +45,8 @@ def render(
     trials = [trial for trial in trials if _fits(spec, trial)]
     if not trials:
         raise DigitsError(f"{spec.name}: no trials; `digits study run studies/{spec.name}.yaml`")
-    kind, context = "seeds", dict[str, Any]()
+    kind: str
+    context: dict[str, Any]
     if search := spec.study.search:
         ranked = rank(search, trials)
         kind, context = "search", {"ranked": ranked, "block": _block(spec, ranked[0])}
@@ -55,7 +56,7 @@ def render(
         pairs = _missed_by_both(trials) if candidates.folds_of else []
         kind, context = "candidates", {"rows": rows, "common": common, "pairs": pairs}
     else:
-        context = _judge(summaries(trials, reference))
+        kind, context = "seeds", _judge(summaries(trials, reference))
         context["ensemble"] = ensemble if is_of(ensemble, trials) else None
     return tables.render(
         f"study-{kind}.md.j2",

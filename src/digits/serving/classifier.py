@@ -39,7 +39,12 @@ class Classifier:
         Raises:
             DigitsError: an image has no value above 1.
         """
-        check_ink(images)
+        # MLflow cuts values scaled to 0 … 1 to integers when it reads them from JSON.
+        pale = np.flatnonzero(images.max(axis=tuple(range(1, images.ndim)), initial=0) <= 1)
+        if len(pale):
+            raise DigitsError(
+                f"image {pale[0]} has no ink: all its numbers are 0 or 1, expected some up to 255"
+            )
         probabilities = self.probabilities(images)
         return {LABEL: probabilities.argmax(axis=1), PROBABILITIES: probabilities}
 
@@ -85,13 +90,3 @@ class ImageClassifier(Classifier):
     def _predict_batch(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         (probabilities,) = self._session.run([PROBABILITIES], {IMAGES: images})
         return np.asarray(probabilities, np.float32)
-
-
-def check_ink(images: NDArray[np.uint8]) -> None:
-    """Raise DigitsError if an image has no value above 1."""
-    # Values scaled to 0 … 1 arrive here truncated to integers when MLflow reads them from JSON.
-    pale = np.flatnonzero(images.max(axis=tuple(range(1, images.ndim)), initial=0) <= 1)
-    if len(pale):
-        raise DigitsError(
-            f"image {pale[0]} has no ink: all its numbers are 0 or 1, expected some up to 255"
-        )

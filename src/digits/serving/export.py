@@ -231,8 +231,7 @@ def _normalize(graph: _Graph, layer: Any, x: _Tensor) -> _Tensor:
     offset = np.asarray(layer.beta) if layer.center else np.zeros_like(mean)
     constants = [graph.constant(value) for value in (scale, offset, mean, variance)]
     name = graph.channels_first(x) if x.rank == 4 else x.name
-    options = {"epsilon": layer.epsilon}
-    name = graph.add("BatchNormalization", name, *constants, **options)
+    name = graph.add("BatchNormalization", name, *constants, epsilon=layer.epsilon)
     return _Tensor(name, x.rank, channels_first=x.rank == 4)
 
 
@@ -258,14 +257,6 @@ def _reduce(kind: str) -> "Converter":
 
 def _flatten(graph: _Graph, layer: Any, x: _Tensor) -> _Tensor:
     return _Tensor(graph.add("Flatten", graph.last_axis(x), axis=1), 2)
-
-
-def _skip(graph: _Graph, layer: Any, x: _Tensor) -> _Tensor:
-    return x
-
-
-def _relu(graph: _Graph, layer: Any, x: _Tensor) -> _Tensor:
-    return _activate(graph, "relu", x)
 
 
 def _merge(graph: _Graph, model: Any, x: _Tensor) -> _Tensor:
@@ -308,12 +299,12 @@ CONVERTERS: Mapping[str, Converter] = {
     "CenterCrop": _resample,
     "Conv2D": _convolve,
     "Dense": _multiply,
-    "Dropout": _skip,
+    "Dropout": lambda graph, layer, x: x,
     "Flatten": _flatten,
     "GlobalAveragePooling2D": _reduce("ReduceMean"),
     "GlobalMaxPooling2D": _reduce("ReduceMax"),
     "MaxPooling2D": _pool,
-    "ReLU": _relu,
+    "ReLU": lambda graph, layer, x: _activate(graph, "relu", x),
     "Resizing": _resample,
     "branches": _merge,
 }

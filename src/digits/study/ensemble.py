@@ -23,7 +23,7 @@ def is_current(rows: Sequence[Row], out: Path) -> bool:
 def score_ensemble(
     rows: Sequence[Row], dataset: Dataset, tta: Sequence[Transform], out: Path, state: Path
 ) -> tuple[dict[str, Any], Any]:
-    """Score the ensemble of all trials' networks, and write ensemble.json and its probabilities.
+    """Score the ensemble of all trials' networks, and write ensemble.json.
 
     Returns:
         The scores, as in the file, and the (n, classes) probabilities of the test images.
@@ -52,7 +52,6 @@ def score_ensemble(
         for row, member in zip(rows, test.member_probabilities, strict=True)
     }
     scores["digest"] = members_digest(rows)
-    files.write_array(state / "probabilities_test.npy", test.probabilities)
     files.write_json(out / FILE, scores)
     return scores, test.probabilities
 

@@ -20,7 +20,6 @@ from digits.study.results import Results, Row
 from digits.study.spec import StudySpec
 from digits.study.trial import RESULT, RunContext, run_trial
 from digits.tracking import local_store, machine, nested_runs
-from digits.tracking.connection import search_runs
 from digits.tracking.run import start_run
 
 INTERRUPTED = ("KILLED", "the study was interrupted")
@@ -37,7 +36,6 @@ def run_study(
     *,
     cluster: str | None = None,
     workers: int | None = None,
-    attach: bool = False,
     log: Log = lambda line: None,
 ) -> list[Row]:
     """Train the trials of a study that have no row yet, and return the rows of all.
@@ -47,7 +45,6 @@ def run_study(
         context: whose store this process is connected to.
         cluster: address of a Ray cluster, if this machine is not to do the work.
         workers: how many trials at once on this machine, if not as many as it has cores for.
-        attach: use the run that `mlflow run` opened.
         log: prints a line about the progress.
 
     Raises:
@@ -73,9 +70,7 @@ def run_study(
         ray = _ray_backend(spec, cluster, workers, log)
         previous = nested_runs.find_parent(spec.name, even_finished=bool(table.rows()))
         tags = {**context.tags, nested_runs.STUDY_TAG: spec.name}
-        with start_run(
-            spec.name, attach=attach, resume=previous, root=context.root, log=log
-        ) as run:
+        with start_run(spec.name, attach=True, resume=previous, root=context.root, log=log) as run:
             run.tags(tags)
             # An earlier process may have ended before it wrote the rows of trials that ended.
             for row in nested_runs.artifacts(run.id, RESULT, exclude=table):
@@ -146,16 +141,21 @@ def _train(
 ) -> dict[str, str]:
     """Train what is missing, and return why trials failed, by name."""
     failures: dict[str, str] = {}
-    names = [trial.name for trial in spec.trials() if trial.name not in table]
-    work = partial(_run_trial, spec, dataset, context)
+    study, trials = spec.study, {trial.name: trial for trial in spec.trials()}
+    names = [name for name in trials if name not in table]
+
+    def work(config: Any, identifier: str, node: str, *report: Any, **log: Any) -> Row | None:
+        # Of a search, the configuration is its changes, else the trial's name.
+        trial = spec.search_trial(identifier, config) if study.search else trials[config]
+        return run_trial(trial, spec, dataset, context, node, *report, **log)
+
     if ray is None:
         for name in names:
             try:
-                table.add(_run_here(partial(work, log=log), name, spec.study.retries))
+                table.add(_run_here(partial(work, log=log), name, study.retries))
             except DigitsError as error:
                 failures[name] = str(error)
         return failures
-    study = spec.study
     how: dict[str, Any] = {"threads": study.threads, "retries": study.retries}
     how["metrics"] = [study.search.metric] if study.search else ["loss", "accuracy"]
     if search := study.search:
@@ -164,9 +164,10 @@ def _train(
         how |= ray.strategy(search, model.epochs, previous)
     ray.run_each(names, work, table.add, failures.__setitem__, **how)
     # A trial that was pruned last may still be closing its run, and would be killed with Ray.
-    query = f"tags.`mlflow.parentRunId` = '{context.parent}' AND attributes.status = 'RUNNING'"
     end = time.monotonic() + CLOSING_TIMEOUT
-    while study.search and not table.missing() and search_runs(query) and time.monotonic() < end:
+    while study.search and not table.missing() and time.monotonic() < end:
+        if not nested_runs.trial_runs(context.parent, "RUNNING"):
+            break
         time.sleep(0.2)
     return failures
 
@@ -183,24 +184,6 @@ def _run_here(work: Callable[..., Any], name: str, retries: int) -> Row:
         except Exception as error:  # TensorFlow and MLflow may raise anything, and it may pass.
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise DigitsError(reason)
-
-
-def _run_trial(
-    spec: StudySpec,
-    dataset: Dataset,
-    context: RunContext,
-    config: Any,
-    identifier: str,
-    node: str,
-    *report: Any,
-    **log: Any,
-) -> Row | None:
-    """Run a trial, given by its name or, of a search, by its changes; maybe in a process of Ray."""
-    if spec.study.search:
-        trial = spec.search_trial(identifier, config)
-    else:
-        trial = next(trial for trial in spec.trials() if trial.name == config)
-    return run_trial(trial, spec, dataset, context, node, *report, **log)
 
 
 @contextmanager

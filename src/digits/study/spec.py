@@ -211,17 +211,19 @@ class StudySpec:
     def digest(self, trial: Trial, data_digest: str) -> str:
         """Return a digest of all that a trial's result follows from: parameters, code and data."""
         params, candidates = self.params(trial), self.study.candidates
+        model = params.model(trial.version)
+        own_layers = [files.sha256(path) for path in sorted(own_modules(model.layers))]
         validation = candidates.validation if candidates else params.data.validation
         tta = candidates.tta if candidates else {"": params.tta.get(trial.version, [])}
         inputs = {
             "trial": asdict(trial),
-            "model": _as_json(params.model(trial.version)),
+            "model": _as_json(model),
             "tta": {name: [t.model_dump() for t in transforms] for name, transforms in tta.items()},
             "validation": [validation, params.seed] if validation else None,
             "threads": self.study.threads,
             "data": data_digest,
             "code": code_digest(),
-            **({"layers": own} if (own := own_layers_digests(params.model(trial.version))) else {}),
+            **({"layers": own_layers} if own_layers else {}),
         }
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -232,11 +234,6 @@ def code_digest() -> str:
     for path in sorted(Path(core.__path__[0]).glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def own_layers_digests(model: Model) -> list[str]:
-    """Return the SHA-256 of the user's modules that a model's layers come from."""
-    return [files.sha256(path) for path in sorted(own_modules(model.layers))]
 
 
 def load(path: Path, params: Path) -> StudySpec:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits import THREADS
-from digits.core.dataset import Dataset, without_fold
+from digits.core.dataset import Dataset, hold_out
 from digits.core.files import sha256
 from digits.core.schema import Params
 from digits.study.ensemble import network_path
@@ -87,7 +87,7 @@ def run_trial(
     from digits.tracking import machine, nested_runs
     from digits.tracking.connection import connect
     from digits.tracking.console import ConsoleLog, logged
-    from digits.tracking.run import MODEL_TAG, start_run
+    from digits.tracking.run import ENDED_TAG, MODEL_TAG, start_run
     from digits.tracking.training import train_tracked
 
     keras.backend.clear_session()  # The process may have run another trial before.
@@ -116,20 +116,19 @@ def run_trial(
             run.tags({"validation": candidates.validation, "fold": trial.fold})
         callbacks = [console, keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)]
         fold = (candidates.validation, trial.fold) if candidates else (0, 0)
-        training = (trial.version, params, dataset, trial.seed, run, callbacks)
         try:
             result = train_tracked(
-                *training,
+                *(trial.version, params, dataset, trial.seed, run, callbacks),
                 patch=context.patch,
                 fold=fold,
                 source=context.source,
                 log_model=spec.study.models,
             )
         except TrialPrunedError:
-            run.tags({"ended": "pruned, because others did better"})
+            run.tags({ENDED_TAG: "pruned, because others did better"})
             return None
         row = _row(spec, trial, digest, result.history)
-        _, held_out = without_fold(dataset, fold[0], params.seed, fold[1])
+        _, held_out = hold_out(dataset.y_train, fold[0], params.seed, fold[1])
         row |= _evaluate(spec, params, trial.version, dataset, held_out, result)
         row["seconds"] = result.timing["training_seconds"]
         row["machine"] = {name: hardware[name] for name in MACHINE}

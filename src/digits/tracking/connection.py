@@ -142,14 +142,14 @@ def find_run(model_file: Path, root: Path = Path(), log: Log = ignore) -> Run | 
         return None
     models = logged_models(MlflowClient(), runs[0])
     model_id = models[-1].model_id if models else None
-    return Run(runs[0].info.run_id, model_id, root / OUTBOX, log)
+    return Run(runs[0].info.run_id, model_id, root, log)
 
 
-def describe_run(run: Run) -> str:
+def describe_run(run_id: str) -> str:
     """Describe a run in words: its id, name, time, commit and experiment."""
-    logged = MlflowClient().get_run(run.id)
+    logged = MlflowClient().get_run(run_id)
     tags, start = logged.data.tags, datetime.fromtimestamp(logged.info.start_time / 1000, UTC)
-    words = [f"run {run.id} ({logged.info.run_name}) of {start:%Y-%m-%d %H:%M} UTC"]
+    words = [f"run {run_id} ({logged.info.run_name}) of {start:%Y-%m-%d %H:%M} UTC"]
     words += [f"commit {tags['git.commit'][:7]}"] if tags.get("git.commit") else []
     words += [f"experiment {tags['dvc.experiment']}"] if "dvc.experiment" in tags else []
     return ", ".join(words)

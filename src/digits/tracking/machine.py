@@ -70,10 +70,8 @@ def has_died(process_id: str) -> bool:
         return False
     try:
         return f"{psutil.Process(int(number)).create_time():.1f}" != start
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.AccessDenied:
-        return False
+    except psutil.Error as error:
+        return isinstance(error, psutil.NoSuchProcess)
 
 
 def mlflow_run() -> psutil.Process | None:

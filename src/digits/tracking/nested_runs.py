@@ -9,6 +9,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from digits.tracking.connection import search_runs
+from digits.tracking.run import ENDED_TAG
 
 TRIAL_TAG, STUDY_TAG = "trial", "study"
 
@@ -26,7 +27,7 @@ def artifacts(parent: str, name: str, exclude: Container[str] = ()) -> list[dict
     """Return the JSON artifact of that name of each finished trial that is not excluded by name."""
     return [
         mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/{name}")
-        for run in _trial_runs(parent, "FINISHED")
+        for run in trial_runs(parent, "FINISHED")
         if run.data.tags.get(TRIAL_TAG) not in exclude
         and any(file.path == name for file in MlflowClient().list_artifacts(run.info.run_id))
     ]
@@ -40,13 +41,14 @@ def is_open(run_id: str) -> bool:
 def close_open(parent: str, status: str, reason: str, trial: str | None = None) -> None:
     """Close the runs of a study's trials, or of one trial, that were left open."""
     client = MlflowClient()
-    for run in _trial_runs(parent, "RUNNING"):
+    for run in trial_runs(parent, "RUNNING"):
         if trial in (None, run.data.tags.get(TRIAL_TAG)):
-            client.set_tag(run.info.run_id, "ended", reason)
+            client.set_tag(run.info.run_id, ENDED_TAG, reason)
             client.set_terminated(run.info.run_id, status)
 
 
-def _trial_runs(parent: str, status: str) -> list[Run]:
+def trial_runs(parent: str, status: str) -> list[Run]:
+    """Return the runs of a study's trials that have a status."""
     return search_runs(
         f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}' AND attributes.status = '{status}'"
     )

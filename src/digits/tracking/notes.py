@@ -35,8 +35,8 @@ def describe(client: MlflowClient, run_id: str) -> None:
     if "stage" not in run.data.tags:
         return
     if _is_ours(run.data.tags):
-        data = {"metrics": run.data.metrics, "params": run.data.params, "tags": run.data.tags}
-        client.set_tag(run_id, MLFLOW_RUN_NOTE, render("run", **data) + LAST_LINE)
+        note = render("run", **run.data.to_dictionary()) + LAST_LINE
+        client.set_tag(run_id, MLFLOW_RUN_NOTE, note)
     experiment = client.get_experiment(run.info.experiment_id)
     is_trial = "trial" in run.data.tags
     if experiment.name == EXPERIMENT and not is_trial and _is_ours(experiment.tags):

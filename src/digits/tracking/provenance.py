@@ -1,19 +1,14 @@
 """What a run records so that `digits reproduce` can repeat its training."""
 
 import hashlib
-import json
 import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from digits.tracking import machine
-
-if TYPE_CHECKING:
-    from digits.tracking.run import Run
 
 RECORD, PATCH = "provenance/training.json", "provenance/uncommitted.patch"
 PATCH_DIGEST = "git.patch_sha256"
@@ -83,11 +78,3 @@ def _uncommitted() -> bytes:
         plain = ("--binary", "--no-color", "--no-ext-diff", "--no-renames", "--full-index")
         prefixes = ("--src-prefix=a/", "--dst-prefix=b/")
         return git("diff", "--cached", *plain, *prefixes, "HEAD", index=index) or b""
-
-
-def log_provenance(run: "Run", recorded: Mapping[str, Any], patch: bytes) -> None:
-    """Log the record of a training, with the machine and the libraries that it ran with."""
-    with_machine = {**recorded, "machine": machine.machine(), "libraries": machine.libraries()}
-    run.file(json.dumps(with_machine, indent=1).encode(), RECORD)
-    if patch:
-        run.file(patch[:MAX_PATCH], PATCH)

@@ -19,8 +19,8 @@ from mlflow.tracking import MlflowClient
 from digits import THREADS, DigitsError
 from digits.core import config, dataset, files
 from digits.core.dataset import Dataset
-from digits.core.fetch import fetch_for
 from digits.core.schema import Params
+from digits.ingest.fetch import fetch_for
 from digits.tracking import machine
 from digits.tracking.connection import describe_run, search_runs
 from digits.tracking.errors import in_one_line
@@ -76,7 +76,7 @@ def reproduce(name: str, root: Path, data: Path, epochs: int | None, log: Log) -
     """
     original = find_training(name)
     recorded = _record(original)
-    log(f"repeating {describe_run(Run(original.info.run_id))}")
+    log(f"repeating {describe_run(original.info.run_id)}")
     with start_run(f"reproduce {original.info.run_name}", root=root, log=log) as run:
         tags = {"stage": "reproduce", "version": recorded["version"]}
         run.tags({**tags, "reproduces": original.info.run_id, **machine.machine()})
@@ -86,7 +86,8 @@ def reproduce(name: str, root: Path, data: Path, epochs: int | None, log: Log) -
             verdict = Verdict(DIFFERENT, str(error))
         run.tags({"verdict": str(verdict)})
         # So that the original's page in MLflow leads to its repetition, too.
-        Run(original.info.run_id, log=log).tags({"reproduced": f"{verdict.name}: run {run.id}"})
+        repeated = Run(original.info.run_id, root=root, log=log)
+        repeated.tags({"reproduced": f"{verdict.name}: run {run.id}"})
     return verdict
 
 

@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import mlflow
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
 
 from digits import DigitsError
 from digits.core.dataset import Dataset
@@ -59,12 +60,12 @@ class Run:
         self,
         run_id: str,
         model_id: str | None = None,
-        outbox_folder: Path = Path(OUTBOX),
+        root: Path = Path(),
         log: Log = ignore,
     ) -> None:
         self.id = run_id
         self.model_id = model_id
-        self.outbox_folder = outbox_folder / run_id
+        self.outbox_folder = root / OUTBOX / run_id
         self.is_cut_off = False
         self._log = log
         self._client = MlflowClient()
@@ -92,7 +93,7 @@ class Run:
         Args:
             images: those that the metrics were computed on: their name and SHA-256.
         """
-        now = _milliseconds()
+        now = get_current_time_millis()
         dataset = (images[0], images[1][:DIGEST_LENGTH]) if images else ()
         self._waiting += [
             (name, float(value), now, step or 0, *dataset) for name, value in metrics.items()
@@ -154,7 +155,7 @@ class Run:
                 if self._client.get_run(self.id).data.tags.get(ENDED_TAG) == ABANDONED:
                     self._client.delete_tag(self.id, ENDED_TAG)  # It was a mistake.
             if self.is_cut_off:
-                ended = {"status": status, "end_time": _milliseconds()}
+                ended = {"status": status, "end_time": get_current_time_millis()}
                 outbox.append(self.outbox_folder, ended)
 
     def _record(self, entry: outbox.Entry) -> None:
@@ -204,7 +205,7 @@ def start_run(
     """
     inherited = os.environ.pop(INHERITED_RUN, None)
     run_id = _open(name, (attach and inherited) or resume, parent or inherited)
-    run, status = Run(run_id, outbox_folder=root / OUTBOX, log=log), "FAILED"
+    run, status = Run(run_id, root=root, log=log), "FAILED"
     try:
         yield run
         run.flush()
@@ -255,23 +256,10 @@ def _open(name: str, existing: str | None, parent: str | None) -> str:
         return str(run.info.run_id)
 
 
-def tag_inherited_run(error: DigitsError) -> None:
-    """Tag the run that `mlflow run` opened for this process with the reason why it is refused."""
-    MlflowClient().set_tag(os.environ[INHERITED_RUN], ERROR_TAG, str(error))
-
-
-@contextmanager
 def attached_run(
     name: str, wanted: bool = True, root: Path = Path(), log: Log = ignore
-) -> Iterator[Run | None]:
-    """Yield the run that `mlflow run` opened for this process; None if it did not, or unwanted."""
+) -> AbstractContextManager[Run | None]:
+    """Open the run that `mlflow run` opened for this process; None if it did not, or unwanted."""
     if wanted and INHERITED_RUN in os.environ:
-        with start_run(name, attach=True, root=root, log=log) as run:
-            yield run
-    else:
-        yield None
-
-
-def _milliseconds() -> int:
-    """Return the time as MLflow counts it, since 1970."""
-    return int(time.time() * 1000)
+        return start_run(name, attach=True, root=root, log=log)
+    return nullcontext()

