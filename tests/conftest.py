@@ -134,7 +134,8 @@ def first_result(
     folder = shared / "first result/digits"
     with FileLock(shared / "first-result.lock"):
         if not folder.exists():
-            partial = make_project(shared / "partial/digits", idx_folder, checksums)
+            shutil.rmtree(shared / "partial result", ignore_errors=True)
+            partial = make_project(shared / "partial result/digits", idx_folder, checksums)
             done = run(partial, "dvc", "repro")
             assert done.returncode == 0, done.stdout + done.stderr
             partial.parent.rename(folder.parent)

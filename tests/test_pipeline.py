@@ -15,7 +15,7 @@ from conftest import TINY_MODELS, copy_project, make_project, run
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from digits.core import dataset, evaluation, models
+from digits.core import config, dataset, evaluation, models
 from digits.core.schema import Transform
 
 BIT_STABLE = (
@@ -262,9 +262,10 @@ def test_mlflow_run_evaluate_scores_the_models_there_are(
 
 
 def test_a_clone_run_by_mlflow_gives_the_same_bits(
-    project: Path, tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
+    project: Path, tmp_path: Path, checksums: dict[str, str]
 ) -> None:
-    clone = make_project(tmp_path / "clone", idx_folder, checksums)
+    (mirror,) = config.read(project / "data/mnist.yaml")["mirrors"]
+    clone = make_project(tmp_path / "clone", Path(mirror), checksums)
     done = run(clone, "mlflow", "run", ".", "-e", "pipeline", "--env-manager", "local")
     assert done.returncode == 0, done.stdout + done.stderr
     for name in BIT_STABLE:

@@ -2,8 +2,11 @@
 
 import ast
 import inspect
+import re
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from conftest import ROOT
 from importlinter import cli as import_linter
 
 from digits.cli import main
+from digits.tracking import logged_model
+from digits.tracking.machine import libraries
 
 SRC = ROOT / "src"
 # They parse arguments, write what they were returned, and record it: they shape no output.
@@ -107,3 +112,31 @@ def test_the_closure_reaches_what_is_imported_indirectly_and_late() -> None:
     assert "src/digits/core/augmentation.py" in closure, "by evaluation.py, within a function"
     assert "src/digits/ingest/fetch.py" not in closure
     assert "src/digits/ingest/fetch.py" in command_closure("fetch")
+
+
+def distribution_names(requirements: Iterable[str]) -> set[str]:
+    """The names in lines such as `numpy>=2`, as the index of packages writes them."""
+    names = (re.split(r"[^\w.-]", line)[0] for line in requirements if "extra ==" not in line)
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+
+
+def test_a_logged_model_requires_all_libraries_that_its_code_imports() -> None:
+    names = [*logged_model.REQUIREMENTS, *logged_model.KERAS_REQUIREMENTS]
+    direct = [line for name in libraries(names) for line in metadata.requires(name) or ()]
+    provided = distribution_names([*names, *direct])
+    patterns = [*logged_model.SOURCES, *logged_model.KERAS_SOURCES]
+    imported = {
+        module.split(".")[0]
+        for pattern in patterns
+        for path in (SRC / "digits").glob(pattern)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [str(node.module)]
+        )
+    }
+    by_module = metadata.packages_distributions()
+    others = imported - sys.stdlib_module_names - {"digits"}
+    assert [name for name in others if not distribution_names(by_module[name]) & provided] == []

@@ -29,7 +29,10 @@ SOURCES = (
 REQUIREMENTS = ("numpy", "onnxruntime", *SERVER)
 # The same for layers of the user's own, which only Keras can compute.
 KERAS_SOURCES = ("core/*.py", "serving/keras_classifier.py")
-KERAS_REQUIREMENTS = ("keras", "tensorflow", "tensorflow-cpu", "pydantic", "psutil")
+KERAS_REQUIREMENTS = (
+    *("keras", "tensorflow", "tensorflow-cpu"),
+    *("pydantic", "psutil", "ruamel.yaml"),
+)
 
 
 def log_model(network: Any, tta: Sequence[Transform], run_id: str) -> str:
