@@ -51,8 +51,9 @@ at-work: .venv/dev.done ## measure the models on other pictures, and served: abo
 	python benchmarks/champion_at_work.py
 	@python benchmarks/render.py
 
+# One version: make frameworks FRAMEWORKS="--version v3"
 # A few of them: make frameworks FRAMEWORKS="pytorch jax --images 6000 --seeds 1 --out /tmp/f.json"
-frameworks: .venv/dev.done ## measure other frameworks against ours, each in .venv/frameworks: over an hour
+frameworks: .venv/dev.done ## measure other frameworks against ours, each in .venv/frameworks: hours
 	dvc repro --quiet fetch
 	python benchmarks/compare_frameworks.py $(FRAMEWORKS)
 

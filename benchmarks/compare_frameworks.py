@@ -249,6 +249,14 @@ def part_of(data: Path, images: int, folder: Path) -> Path:
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option(
+    "--version",
+    "versions",
+    type=click.Choice([*EPOCHS]),
+    multiple=True,
+    default=[*EPOCHS],
+    help="Only these; what was measured of the others stays.",
+)
+@click.option(
     "--images",
     type=click.IntRange(1, 60_000),
     default=60_000,
@@ -261,11 +269,16 @@ def part_of(data: Path, images: int, folder: Path) -> Path:
     "--out", type=click.Path(path_type=Path), help="Instead of the committed results; for a part."
 )
 def main(
-    names: Sequence[str], images: int, seeds: int, epochs: int | None, out: Path | None
+    names: Sequence[str],
+    versions: Sequence[str],
+    images: int,
+    seeds: int,
+    epochs: int | None,
+    out: Path | None,
 ) -> None:
     """Train v1, v2 and v3 by each contender, or by those NAMES and ours, in turn.
 
-    Run it on a machine with nothing else to do.
+    Run it on a machine with nothing else to do. Each version is written once it is measured.
     """
     if not out and (names or (images, seeds, epochs) != (60_000, 3, None)):
         raise DigitsError(f"a part of it does not replace {frameworks_figure.RESULTS}: add --out")
@@ -273,7 +286,7 @@ def main(
     entrants: list[Contender] = []
     for contender in contenders(sorted({OURS, *names}) if names else ()):
         click.echo(f"environment: {contender.name}")
-        row = rows[contender.name] = {"versions": {}, "failed": {}}
+        row = rows[contender.name] = {}
         if reason := install(contender):
             row["absent"] = reason
         else:
@@ -281,23 +294,27 @@ def main(
         if contender.package and contender.is_installed:
             row["version"], row["environment_megabytes"] = installed(contender)
     threads = len(os.sched_getaffinity(0))
-    counts = {version: epochs or full for version, full in EPOCHS.items()}
-    environment = machine() | libraries() | dict(code().tags)
-    settings = {"images": images, "seeds": seeds, "threads": threads, "epochs": counts}
+    settings = {"images": images, "seeds": seeds, "threads": threads}
     written = out or frameworks_figure.RESULTS
     with tempfile.TemporaryDirectory() as folder:
         data = part_of(paths.DATA, images, Path(folder))
-        for version, count in counts.items():
+        for version in sorted(set(versions)):
+            count = epochs or EPOCHS[version]
+            environment = machine() | libraries() | dict(code().tags)
             able = [contender for contender in entrants if version in contender.versions]
             results, failures = compare(able, version, count, seeds, data, threads)
-            for name, result in results.items():
-                rows[name]["versions"][version] = result
-            for name, reason in failures.items():
-                rows[name]["failed"][version] = reason
-    files.write_json(written, {**settings, "machine": environment, "contenders": rows})
+            measured = {
+                name: row
+                | ({"result": results[name]} if name in results else {})
+                | ({"failed": failures[name]} if name in failures else {})
+                for name, row in rows.items()
+            }
+            record = {**settings, "epochs": count, "machine": environment, "contenders": measured}
+            others = files.read_json(written) if written.exists() else {}
+            files.write_json(written, dict(sorted((others | {version: record}).items())))
+            click.echo(f"wrote {version} to {written}")
     if not out:
         frameworks_figure.main()
-    click.echo(f"wrote {written}")
 
 
 if __name__ == "__main__":

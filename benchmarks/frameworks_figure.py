@@ -16,15 +16,23 @@ RESULTS, FIGURE = Path("metrics/frameworks.json"), Path("docs/frameworks.png")
 def draw(measured: Mapping[str, Any]) -> Figure:
     """Draw how long each contender's epochs take, as multiples of ours, version by version."""
     titles = {contender.name: contender.title.replace("`", "") for contender in contenders()}
-    names = [name for name, entry in measured["contenders"].items() if entry["versions"]]
+    results = {
+        version: {
+            name: entry["result"]["ratio_to_ours"]
+            for name, entry in part["contenders"].items()
+            if "result" in entry
+        }
+        for version, part in measured.items()
+    }
+    names = [name for name in titles if any(name in ratios for ratios in results.values())]
     figure = canvas("Time of a training epoch, as a multiple of ours", 0.38 * len(names) + 1.6)
-    panels = figure.subplots(1, len(measured["epochs"]), sharey=True, squeeze=False)[0]
-    for axes, version in zip(panels, measured["epochs"], strict=True):
+    panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
+    for axes, (version, ratios) in zip(panels, results.items(), strict=True):
         for place, name in enumerate(names):
-            if version not in (results := measured["contenders"][name]["versions"]):
+            if name not in ratios:
                 axes.text(1, place, "not measured", va="center", fontsize=8, color="grey")
                 continue
-            ratio = results[version]["ratio_to_ours"]
+            ratio = ratios[name]
             color = OURS if name == "ours" else REPORTED
             axes.plot([ratio["min"], ratio["max"]], [place, place], color=color, lw=2)
             axes.plot(ratio["median"], place, "o", color=color)

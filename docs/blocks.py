@@ -182,51 +182,57 @@ def answers() -> None:
 def frameworks() -> None:
     """Print what the frameworks of the 2018 report take to train, answer and install."""
     measured = files.read_json(METRICS / "frameworks.json")
-    versions = list(measured["epochs"])
     costs = ("one image, ms", "installed, MB", "released")
-    print(columns("framework", "verdict", *versions, *costs, left=2))
-    for contender, entry in _compared(measured):
-        results = entry["versions"]
+    print(columns("framework", "verdict", *measured, *costs, left=2))
+    for contender, entries in _compared(measured):
+        results = {v: entry["result"] for v, entry in entries.items() if "result" in entry}
         ratios = [
             median(results[version]["ratio_to_ours"], ".2f", "×") if version in results else None
-            for version in versions
+            for version in measured
         ]
-        failures = [f"{version}: {reason}" for version, reason in entry["failed"].items()]
-        reasons = filter(None, [contender.verdict, entry.get("absent"), *failures])
+        failures = [f"{v}: {entry['failed']}" for v, entry in entries.items() if "failed" in entry]
+        any_entry = next(iter(entries.values()))
+        reasons = filter(None, [contender.verdict, any_entry.get("absent"), *failures])
         answer = results["v1"]["one_image_seconds"] if "v1" in results else None
         print(
             row(
-                " ".join(filter(None, [contender.title, entry.get("version")])),
+                " ".join(filter(None, [contender.title, any_entry.get("version")])),
                 ". ".join(reasons),
                 ratios,
                 number(answer, ".2f", scale=1000),
-                number(entry.get("environment_megabytes"), ",d"),
+                number(any_entry.get("environment_megabytes"), ",d"),
                 contender.released or None,
             )
         )
-    ours = measured["contenders"]["ours"]["versions"]
-    counts = listed([f"{ours[name]['epoch_seconds']['n']} of {name}" for name in versions])
-    sample = f"Median (least – greatest) over epochs, {counts}, of {measured['images']:,} images"
-    _print_conditions(f"{sample}, in turn, {measured['threads']} threads", measured)
+    for version, part in measured.items():
+        epochs = part["contenders"]["ours"]["result"]["epoch_seconds"]["n"]
+        sample = f"{version}: median (least – greatest) over n = {epochs} epochs"
+        how = f"of {part['images']:,} images, in turn, {part['threads']} threads"
+        _print_conditions(f"{sample} {how}", part)
 
 
 def _compared(measured: Json) -> list[tuple[Contender, Json]]:
-    """Return the contenders that were measured or found absent, each with its results."""
-    entries = measured["contenders"]
-    return [(each, entries[each.name]) for each in contenders() if each.name in entries]
+    """Return the contenders, each with its entries by version."""
+    every = {version: part["contenders"] for version, part in measured.items()}
+    entries = [
+        (each, {v: part[each.name] for v, part in every.items() if each.name in part})
+        for each in contenders()
+    ]
+    return [(contender, by_version) for contender, by_version in entries if by_version]
 
 
 def same_work() -> None:
     """Print the test accuracies of the frameworks, which show whether they do the same."""
     measured = files.read_json(METRICS / "frameworks.json")
-    epochs = [f"{name}, {count} epochs" for name, count in measured["epochs"].items()]
+    epochs = [f"{version}, {part['epochs']} epochs" for version, part in measured.items()]
     costs = ("import, s", "first epoch, s", "memory, MB")
     print(columns("test accuracy, %", *epochs, *(f"v1: {cost}" for cost in costs)))
-    for contender, entry in _compared(measured):
-        if not (results := entry["versions"]):
+    for contender, entries in _compared(measured):
+        results = {v: entry["result"] for v, entry in entries.items() if "result" in entry}
+        if not results:
             continue
         accuracies: list[str | None] = []
-        for version in measured["epochs"]:
+        for version in measured:
             if version in results:
                 summary = summarise([100 * value for value in results[version]["accuracy"]])
                 text = mean_deviation(summary, ".2f")
@@ -243,7 +249,8 @@ def same_work() -> None:
                 number(first.get("megabytes"), ",.0f"),
             )
         )
-    print(f"\nMean ± standard deviation over n = {measured['seeds']} seeds.")
+    seeds = listed([f"{part['seeds']} of {version}" for version, part in measured.items()])
+    print(f"\nMean ± standard deviation over seeds: {seeds}.")
 
 
 def study_cost() -> None:

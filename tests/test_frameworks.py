@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,24 @@ def test_a_part_of_the_comparison_does_not_replace_the_committed_one() -> None:
         compare_frameworks.main(["pytorch"], standalone_mode=False)
 
 
+def test_a_version_may_be_measured_alone_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_frameworks, "part_of", lambda *arguments: tmp_path)
+    monkeypatch.setattr(compare_frameworks, "install", lambda contender: "")
+    numbers = count()
+    monkeypatch.setattr(
+        compare_frameworks, "compare", lambda *arguments: ({"ours": next(numbers)}, {})
+    )
+    out = tmp_path / "frameworks.json"
+    for versions in (["v2", "v3"], ["v1"], ["v3"]):
+        options = [f"--version={version}" for version in versions]
+        compare_frameworks.main(["ours", *options, f"--out={out}"], standalone_mode=False)
+    written = json.loads(out.read_text())
+    results = {version: part["contenders"]["ours"]["result"] for version, part in written.items()}
+    assert list(results.items()) == [("v1", 2), ("v2", 0), ("v3", 3)]
+
+
 def test_an_unknown_contender_is_named() -> None:
     with pytest.raises(DigitsError, match=r"caffe: no such contender; there are ours, keras-t"):
         contenders(["caffe"])
@@ -139,22 +158,22 @@ def test_the_page_has_a_row_for_each_contender(
         "megabytes": 700.0,
     }
 
-    def entry(contender: Contender) -> dict[str, Any]:
+    def entry(contender: Contender, version: str) -> dict[str, Any]:
         if not contender.file:
-            return {"absent": "no wheel", "versions": {}, "failed": {}}
-        results = dict.fromkeys(contender.versions, result)
-        failed = {"v2": results.pop("v2") and "it broke"} if contender.name == "mxnet" else {}
+            return {"absent": "no wheel"}
         size = {"version": "1.0", "environment_megabytes": 900}
-        return {**size, "versions": results, "failed": failed}
+        if (contender.name, version) == ("mxnet", "v2"):
+            return {**size, "failed": "it broke"}
+        return {**size, "result": result} if version in contender.versions else size
 
     names = ("date", "processor", "cores", "memory", "python", "keras", "tensorflow")
     measured = {
-        "images": 60_000,
-        "seeds": 3,
-        "threads": 2,
-        "epochs": {"v1": 15, "v2": 15, "v3": 3},
-        "machine": dict.fromkeys(names, "x"),
-        "contenders": {contender.name: entry(contender) for contender in contenders()},
+        version: {
+            **{"images": 60_000, "seeds": 3, "threads": 2, "epochs": epochs},
+            "machine": dict.fromkeys(names, "x"),
+            "contenders": {each.name: entry(each, version) for each in contenders()},
+        }
+        for version, epochs in compare_frameworks.EPOCHS.items()
     }
     (tmp_path / "frameworks.json").write_text(json.dumps(measured))
     monkeypatch.setattr(blocks, "METRICS", tmp_path)
