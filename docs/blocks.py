@@ -197,7 +197,7 @@ def frameworks() -> None:
         print(
             row(
                 " ".join(filter(None, [contender.title, any_entry.get("version")])),
-                ". ".join(reasons),
+                "; ".join(reasons),
                 ratios,
                 number(answer, ".2f", scale=1000),
                 number(any_entry.get("environment_megabytes"), ",d"),
@@ -209,6 +209,19 @@ def frameworks() -> None:
         sample = f"{version}: median (least – greatest) over n = {epochs} epochs"
         how = f"of {part['images']:,} images, in turn, {part['threads']} threads"
         _print_conditions(f"{sample} {how}", part)
+
+
+def frameworks_in_short() -> None:
+    """Print how much longer two frameworks take, in a sentence each."""
+    measured = files.read_json(METRICS / "frameworks.json")
+    for name, words in (("keras-tensorflow", "Keras's own `fit`"), ("pytorch", "PyTorch")):
+        ratios = [
+            number(part["contenders"][name]["result"]["ratio_to_ours"]["median"], ".1f")
+            for part in measured.values()
+        ]
+        print(
+            f"{words} takes {listed(ratios)} times as long for an epoch of {listed([*measured])}."
+        )
 
 
 def _compared(measured: Json) -> list[tuple[Contender, Json]]:
