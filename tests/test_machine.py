@@ -1,5 +1,8 @@
 """What a run records of the code, the experiment and the process that made it."""
 
+import subprocess
+import time
+
 import psutil
 import pytest
 
@@ -34,6 +37,17 @@ def test_a_process_has_died_once_it_or_its_number_is_of_another() -> None:
     assert not machine.has_died(with_other(unused, "elsewhere/0", boot, namespace)), "who knows?"
     assert not machine.has_died(with_other(unused, host, boot, "pid:[1]")), "in a container"
     assert not machine.has_died(""), "a run of another tool"
+
+
+def test_a_killed_process_that_its_parent_has_not_asked_for_has_died() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        child = psutil.Process(process.pid)
+        own = machine.process_id(child)
+        assert not machine.has_died(own)
+        process.kill()
+        while child.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert machine.has_died(own)
 
 
 def test_a_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:

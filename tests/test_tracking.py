@@ -331,6 +331,20 @@ def test_images_that_another_run_logs_at_the_same_moment_are_logged(
         assert len(logged(run).inputs.dataset_inputs) == 2
 
 
+def test_two_runs_that_describe_their_experiment_at_once_do_not_fail(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_experiment_tag = MlflowClient.set_experiment_tag
+
+    def late(client: MlflowClient, *tag: Any) -> None:
+        monkeypatch.setattr(MlflowClient, "set_experiment_tag", set_experiment_tag)
+        raise MlflowException("UNIQUE constraint failed: experiment_tags.key")
+
+    monkeypatch.setattr(MlflowClient, "set_experiment_tag", late)
+    run = log_training("v1")
+    assert "v1" in MlflowClient().get_experiment(logged(run).info.experiment_id).tags[NOTE]
+
+
 COMMIT = "c" * 40
 
 

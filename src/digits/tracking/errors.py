@@ -1,7 +1,9 @@
 """Errors of MLflow, its database and the network, which may raise anything, in one line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from mlflow.exceptions import MlflowException
 
 from digits import DigitsError
 from digits.tracking.local_store import without_passwords
@@ -16,6 +18,17 @@ def in_one_line(subject: str, hint: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         raise DigitsError(f"{subject}: {one_line(error)}{hint}") from error
+
+
+def try_twice(call: Callable[[], object]) -> None:
+    """Call a function of MLflow that looks something up before it adds it.
+
+    Another process may add it in between, and MLflow 3.17 raises then. The second time it finds it.
+    """
+    try:
+        call()
+    except MlflowException:
+        call()
 
 
 def one_line(error: Exception) -> str:

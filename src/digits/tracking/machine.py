@@ -69,7 +69,10 @@ def has_died(process_id: str) -> bool:
     if namespace != _namespace():
         return False
     try:
-        return f"{psutil.Process(int(number)).create_time():.1f}" != start
+        process = psutil.Process(int(number))
+        # Killed, a process stays a zombie until its parent asks for its status.
+        is_zombie = process.status() == psutil.STATUS_ZOMBIE
+        return is_zombie or f"{process.create_time():.1f}" != start
     except psutil.Error as error:
         return isinstance(error, psutil.NoSuchProcess)
 

@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from digits.tracking.errors import try_twice
 from digits.tracking.local_store import EXPERIMENT
 
 LAST_LINE = "*Written by `digits`, which updates this text as long as it ends with this line.*"
@@ -41,7 +42,8 @@ def describe(client: MlflowClient, run_id: str) -> None:
     is_trial = "trial" in run.data.tags
     if experiment.name == EXPERIMENT and not is_trial and _is_ours(experiment.tags):
         note = _of_experiment(_newest_runs(client, experiment.experiment_id)) + LAST_LINE
-        client.set_experiment_tag(experiment.experiment_id, MLFLOW_RUN_NOTE, note)
+        where = (experiment.experiment_id, MLFLOW_RUN_NOTE)
+        try_twice(lambda: client.set_experiment_tag(*where, note))
 
 
 def _is_ours(tags: Mapping[str, str]) -> bool:

@@ -14,13 +14,12 @@ from typing import Any
 
 from mlflow.entities import Dataset as LoggedDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from digits.core import files
 from digits.core.schema import Transform
 from digits.tracking import notes
-from digits.tracking.errors import in_one_line
+from digits.tracking.errors import in_one_line, try_twice
 from digits.tracking.logged_model import log_model
 
 Entry = dict[str, Any]
@@ -45,12 +44,7 @@ def record(client: MlflowClient, run_id: str, entry: Entry) -> None:
                 DatasetInput(LoggedDataset(**values), [InputTag("mlflow.data.context", context)])
                 for context, values in datasets.items()
             ]
-            try:
-                client.log_inputs(run_id, inputs)
-            except MlflowException:
-                # MLflow 3.17 looks the images up before it adds them, and another run may add them
-                # in between. The second time it finds them.
-                client.log_inputs(run_id, inputs)
+            try_twice(lambda: client.log_inputs(run_id, inputs))
         case {"artifact": encoded, "name": name}:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / Path(name).name

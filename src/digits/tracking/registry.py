@@ -1,6 +1,6 @@
 """MLflow's model registry: each trained version registered once, one of them the champion."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from digits import DigitsError
 from digits.core.schema import Params, Registry, Transform
 from digits.tracking import local_store, notes
 from digits.tracking.connection import find_run
-from digits.tracking.errors import in_one_line
+from digits.tracking.errors import in_one_line, try_twice
 from digits.tracking.logged_model import TTA_TAG, find_logged, tta_json
 from digits.tracking.promotion import CHAMPION, RegisteredModel, best, select_champion
 from digits.tracking.run import DATA_DIGEST, MODEL_TAG, VERSION_TAG, Log, Run
@@ -76,17 +76,8 @@ def _versions(name: str) -> list[ModelVersion]:
 def _crown(name: str, model: RegisteredModel) -> None:
     """Move the alias to a model and, after that, mark the model with the time."""
     client, number, now = MlflowClient(), str(model.number), datetime.now(UTC).isoformat()
-    steps: list[Callable[[], None]] = [
-        lambda: client.set_registered_model_alias(name, CHAMPION, number),
-        lambda: client.set_model_version_tag(name, number, CROWNED, now),
-    ]
-    for step in steps:
-        try:
-            step()
-        except MlflowException:
-            # MLflow 3.17 looks an alias or a tag up before it adds it, and another process may add
-            # it in between. The second time it finds it.
-            step()
+    try_twice(lambda: client.set_registered_model_alias(name, CHAMPION, number))
+    try_twice(lambda: client.set_model_version_tag(name, number, CROWNED, now))
 
 
 def _settle(
