@@ -23,7 +23,7 @@ from digits.tracking import local_store, machine, nested_runs
 from digits.tracking.run import start_run
 
 INTERRUPTED = ("KILLED", "the study was interrupted")
-CLOSING_TIMEOUT = 10  # seconds
+CLOSING_TIMEOUT = 60  # seconds; 10 are not always enough on a busy machine
 
 Log = Callable[[str], object]
 
