@@ -58,13 +58,11 @@ class Group(click.Group):
 
 def _tag_refused_run(error: DigitsError) -> None:
     """Tell the reason in the run of `mlflow run`, if its server answers."""
-    from mlflow.tracking import MlflowClient
-
-    from digits.tracking.run import ERROR_TAG
+    from digits.tracking.run import tag_inherited_run
 
     with contextlib.suppress(Exception):  # MLflow may raise anything, and the line is printed.
         connect()
-        MlflowClient().set_tag(os.environ["MLFLOW_RUN_ID"], ERROR_TAG, str(error))
+        tag_inherited_run(error)
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -256,10 +256,15 @@ def _open(name: str, existing: str | None, parent: str | None) -> str:
         return str(run.info.run_id)
 
 
+def tag_inherited_run(error: DigitsError) -> None:
+    """Tag the run that `mlflow run` opened for this process with the reason why it is refused."""
+    MlflowClient().set_tag(os.environ[INHERITED_RUN], ERROR_TAG, str(error))
+
+
 def attached_run(
     name: str, wanted: bool = True, root: Path = Path(), log: Log = ignore
 ) -> AbstractContextManager[Run | None]:
-    """Open the run that `mlflow run` opened for this process; None if it did not, or unwanted."""
+    """Attach to the run that `mlflow run` opened for this process; None without, or if unwanted."""
     if wanted and INHERITED_RUN in os.environ:
         return start_run(name, attach=True, root=root, log=log)
     return nullcontext()
