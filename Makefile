@@ -2,7 +2,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL = uv pip install --quiet --compile-bytecode --python .venv/bin/python
 
-.PHONY: all help env ensemble study report test test-faults test-study bench study-cost at-work frameworks v5 lock
+.PHONY: all help env ensemble study report test test-docs test-faults test-study bench study-cost at-work frameworks v5 lock
 all: .venv/main.done ## create the environment and run the stages that are out of date (the default)
 	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC cannot read it empty, as a kill may leave it
 	dvc repro
@@ -31,6 +31,9 @@ test: .venv/dev.done ## run ruff, mypy and the tests
 	ruff check .
 	mypy
 	pytest -n 2 --dist loadfile
+
+test-docs: .venv/dev.done ## run the commands that the documentation shows
+	pytest -n 2 -m docs
 
 test-faults: .venv/dev.done ## run the tests that kill processes and fill disks: minutes
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m faults --counts=metrics/faults.json

@@ -13,11 +13,11 @@ from digits.cli import main
 UNSET = dict.fromkeys(("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE"))
 
 
-def invoke(folder: Path, *arguments: str, **variables: str) -> Result:
+def invoke(folder: Path, *arguments: str, stdin: bytes | None = None, **variables: str) -> Result:
     """Run a `digits` command in a folder, as a new process with these variables would."""
     with _signal_handlers(), chdir(folder):
         runner = CliRunner(env={**UNSET, **variables})
-        return runner.invoke(main, arguments, catch_exceptions=False)
+        return runner.invoke(main, arguments, stdin, catch_exceptions=False)
 
 
 @contextmanager

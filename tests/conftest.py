@@ -149,7 +149,7 @@ def environment(**extra: str) -> dict[str, str]:
     """This environment as an activated .venv gives it, without what a run around us may set."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_", "PYTEST_"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-    return kept | {"PATH": path, "COLUMNS": "200"} | extra
+    return kept | {"PATH": path, "COLUMNS": "200", "MLFLOW_DISABLE_TELEMETRY": "true"} | extra
 
 
 def run(folder: Path, *command: str, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -184,19 +184,20 @@ def mlflow_server(
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """An `mlflow ui`, `server` or `models serve`, once it answers, and its address."""
     whole = [python, "-m", "mlflow", *command, "--port", str(port)]
-    variables = environment(**extra)
+    # MLflow's jobs are for GenAI: eight more processes that import it.
+    variables = environment(**{"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | extra)
     with (folder / "server.log").open("ab") as log:
         started = subprocess.Popen(
             whole, cwd=folder, env=variables, stdout=log, stderr=log, start_new_session=True
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(1200):
             try:
                 requests.get(f"{address}/health", timeout=1)
                 break
             except requests.RequestException:
-                time.sleep(0.5)
+                time.sleep(0.1)
         yield started, address
     finally:
         os.killpg(started.pid, signal.SIGKILL)

@@ -42,7 +42,9 @@ def test_a_summary_is_median_least_and_greatest() -> None:
 @pytest.fixture(scope="module")
 def raced(tiny: Dataset) -> Any:
     params = Params.model_validate(TINY_PARAMS | {"data": PARAMS.data.model_dump()})
-    return race.race("v1", params, tiny, epochs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(race, "MATRIX", 300)
+        return race.race("v1", params, tiny, epochs=2)
 
 
 def test_the_contenders_learn_the_same(raced: Any) -> None:

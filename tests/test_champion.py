@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import ROOT, TINY_PARAMS, environment, free_port, mlflow_server
+from conftest import ROOT, TINY_PARAMS, copy_database, environment, free_port, mlflow_server
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.tracking import MlflowClient
 
@@ -104,8 +104,15 @@ def register(name: str, folder: Path) -> str:
     return registry.register_models({"v1": folder / f"{name}.keras"}, params, folder, print)
 
 
-def test_mlflow_finds_the_best_model_on_the_images_that_one_asks_for(tmp_path: Path) -> None:
+@pytest.fixture
+def _store(tmp_path: Path, new_database: Path) -> None:
+    """This process is connected to an empty database."""
+    copy_database(new_database, tmp_path)
     connect(tmp_path)
+
+
+@pytest.mark.usefixtures("_store")
+def test_mlflow_finds_the_best_model_on_the_images_that_one_asks_for(tmp_path: Path) -> None:
     good = log_scored("good", 0.90, MNIST, tmp_path)
     on_easier_images = log_scored("on easier images", 0.99, FASHION, tmp_path)
     better = log_scored("better", 0.95, MNIST, tmp_path)
@@ -114,8 +121,8 @@ def test_mlflow_finds_the_best_model_on_the_images_that_one_asks_for(tmp_path: P
     assert best_on((MNIST[0], "d" * 64)) == []
 
 
+@pytest.mark.usefixtures("_store")
 def test_a_better_score_on_other_images_crowns_nobody(tmp_path: Path) -> None:
-    connect(tmp_path)
     lines = []
     for name, accuracy, images in (
         ("first", 0.90, MNIST),

@@ -11,12 +11,12 @@ from typing import Any
 import click
 import mlflow
 import pytest
+import yaml
 from commands import invoke
-from conftest import ROOT, digits, environment, make_project
+from conftest import ROOT, TINY_PARAMS, copy_database, environment, write_mirrors
 
 from digits.cli import main
 from digits.cli.study import study
-from digits.tracking.connection import connect
 
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 COMMANDS = {
@@ -109,21 +109,24 @@ def test_a_mistake_is_one_line_and_waits_for_no_library(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 def test_a_training_that_diverges_names_version_epoch_and_rate(
-    tmp_path: Path, idx_folder: Path, checksums: dict[str, str]
+    tmp_path: Path, idx_folder: Path, checksums: dict[str, str], new_database: Path
 ) -> None:
-    project = make_project(tmp_path / "project", idx_folder, checksums)
-    done = digits(
-        project,
+    write_mirrors(tmp_path, str(idx_folder), checksums)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS))
+    copy_database(new_database, tmp_path)
+    done = invoke(
+        tmp_path,
         *("run", "--version", "1", "--learning-rate", "1e38", "--data", "data/mnist.npz"),
-        *("--reference", "metrics/report-2018.json"),
+        *("--reference", REFERENCE),
     )
-    assert done.returncode == 1
+    mlflow.set_tracking_uri(None)
+    assert done.exit_code == 1
     assert "digits: v1: the loss is" in done.stderr
     assert "lower the learning rate, now 1e+38" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (project / "data" / "mnist.npz").exists(), "fetched for this run alone"
-    with closing(sqlite3.connect(project / "mlflow.db")) as database:
+    assert not (tmp_path / "data/mnist.npz").exists(), "fetched for this run alone"
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         assert database.execute("SELECT name, status FROM runs").fetchall() == [("v1", "FAILED")]
 
 
@@ -146,7 +149,7 @@ def test_output_that_a_full_device_does_not_take_is_one_line(
 
 
 def test_a_command_finds_the_project_above_and_one_that_reads_creates_nothing(
-    tmp_path: Path,
+    tmp_path: Path, new_database: Path
 ) -> None:
     (tmp_path / "MLproject").write_text("name: some\n")
     below = tmp_path / "docs"
@@ -158,7 +161,7 @@ def test_a_command_finds_the_project_above_and_one_that_reads_creates_nothing(
     refusal = f"digits: {tmp_path}: no run is recorded here\n"
     assert invoke(below, "reproduce", "v1").stderr == refusal
     assert sorted(tmp_path.rglob("*")) == before
-    connect(tmp_path)
+    copy_database(new_database, tmp_path)
     assert invoke(below, "runs", "../v1.keras").output == "../v1.keras: its record is gone\n"
     assert not (below / "mlflow.db").exists()
     mlflow.set_tracking_uri(None)

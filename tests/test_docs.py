@@ -135,6 +135,7 @@ def run_blocks(page: Page, folder: Path, **variables: str) -> subprocess.Complet
     return run(folder, "bash", "-Eeuo", "pipefail", "-c", script, **variables)
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("page", [p for p in PAGES if p.fences(TESTED)], ids=str)
 def test_the_tested_blocks_of_a_page_run_one_after_another(
     page: Page, project: Path, tmp_path: Path

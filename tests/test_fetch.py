@@ -49,7 +49,7 @@ def mirror(tmp_path: Path, idx_files: dict[str, bytes]) -> Iterator[tuple[str, P
     for name, content in idx_files.items():
         (folder / f"{name}.gz").write_bytes(gzip.compress(content))
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentHandler, directory=str(folder)))
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/", folder
     server.shutdown()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY_PARAMS, environment
+from conftest import ROOT, TINY_PARAMS, copy_database, environment
 
 from digits import DigitsError
 from digits.core import augmentation, config, dataset, models, training
@@ -43,8 +43,10 @@ def colours() -> Dataset:
     return Dataset(x[:24], y[:24], x[24:], y[24:], ("red", "green", "blue"))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("loss", ["CategoricalCrossentropy", "SparseCategoricalCrossentropy"])
+@pytest.mark.parametrize(
+    ("loss", "precision"),
+    [("CategoricalCrossentropy", "float32"), ("SparseCategoricalCrossentropy", "bfloat16")],
+)
 def test_shape_and_classes_of_a_network_follow_from_the_data(
     loss: str, precision: str, colours: Dataset
 ) -> None:
@@ -137,7 +139,7 @@ def test_names_of_classes_are_those_of_params_or_of_the_data(colours: Dataset) -
 
 
 def test_an_own_layer_is_saved_logged_and_loaded_where_the_project_is_not(
-    colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colours: Dataset, tmp_path: Path, new_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
 
@@ -150,10 +152,12 @@ def test_an_own_layer_is_saved_logged_and_loaded_where_the_project_is_not(
     again = models.load(tmp_path / "mine.keras", (12, 10, 3), 3)
     np.testing.assert_array_equal(predict_probabilities(again, colours.x_test), expected)
 
+    copy_database(new_database, tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     with mlflow.start_run() as run:
         address = f"models:/{log_model(network, (), run.info.run_id)}"
     folder = mlflow.artifacts.download_artifacts(address)
+    mlflow.set_tracking_uri(None)
     np.save(tmp_path / "images.npy", colours.x_test)
     script = """
 import json, mlflow, numpy, os, sys

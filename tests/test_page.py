@@ -38,7 +38,7 @@ def address(folder: Path) -> Iterator[str]:
     """Serve the page to this machine and to whoever reaches it as drawing.example."""
     with page.listen(folder, "127.0.0.1", 0) as server:
         server.RequestHandlerClass.keywords["host"] = "drawing.example"  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield page.url(server)
         server.shutdown()

@@ -4,12 +4,12 @@ import csv
 import io
 import json
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import chdir, closing
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ import pytest
 import requests
 import yaml
 from click.testing import CliRunner, Result
-from conftest import ROOT, TINY_PARAMS, environment, free_port, mlflow_server
+from commands import invoke, train_command
+from conftest import ROOT, TINY_PARAMS, copy_database, environment, free_port, mlflow_server
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 from PIL import Image
 
-from digits.cli import main
 from digits.core import dataset, models
 from digits.core.dataset import Dataset
 from digits.core.evaluation import predict_probabilities
+from digits.core.keras_backend import keras
 from digits.core.schema import Transform
 from digits.handwriting import predictions
 from digits.handwriting.segmentation import DigitCrop
@@ -37,54 +38,30 @@ from digits.serving.classifier import ImageClassifier
 
 TTA = {"v1": [Transform(rotation=-5), Transform(down=0.5)]}  # as in TINY_PARAMS
 CHAMPION = "models:/mnist-digits@champion"
-# `set_tracking_uri` of MLflow sets the first; a run of DVC around the tests, the second.
-UNSET = dict.fromkeys(("MLFLOW_TRACKING_URI", "DVC_ROOT"))
 
 
-def digits(
-    folder: Path, *arguments: str, stdin: bytes | None = None, experiment: str | None = None
-) -> Result:
-    """Run a `digits` command in a folder, in this process."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with chdir(folder):
-            runner = CliRunner(env={**UNSET, "DVC_EXP_NAME": experiment})
-            return runner.invoke(main, arguments, stdin, catch_exceptions=False)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def train(project: Path, version: str, experiment: str | None = None) -> None:
-    options = {
-        "data": "data/mnist.npz",
-        "reference": str(ROOT / "metrics/report-2018.json"),
-        "model": f"data/models/{version}.keras",
-        "history": f"metrics/history/{version}.csv",
-        "timing": f"data/timing/{version}.json",
-        "machine": f"data/machine/{version}.json",
-    }
-    arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
-    result = digits(project, "train", version, *arguments, experiment=experiment)
+def train(project: Path, version: str, **variables: str) -> None:
+    reference = str(ROOT / "metrics/report-2018.json")
+    result = invoke(project, *train_command(version, reference), **variables)
     assert result.exit_code == 0, result.output
 
 
-def evaluate(project: Path, experiment: str | None = None) -> None:
-    arguments = ["--data", "data/mnist.npz", "--models", "data/models", "--onnx", "data/onnx"]
-    result = digits(
-        project, "evaluate", *arguments, "--scores", "metrics/scores", experiment=experiment
-    )
+def evaluate(project: Path, **variables: str) -> None:
+    paths = ["--data", "data/mnist.npz", "--models", "data/models", "--onnx", "data/onnx"]
+    result = invoke(project, "evaluate", *paths, "--scores", "metrics/scores", **variables)
     assert result.exit_code == 0, result.output
 
 
 def register(project: Path, *options: str, models: str = "data/models") -> Result:
-    result = digits(project, "register", "--models", models, *options)
+    result = invoke(project, "register", "--models", models, *options)
     assert result.exit_code == 0, result.output
     return result
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> Iterator[Path]:
+def project(
+    tmp_path_factory: pytest.TempPathFactory, tiny: Dataset, new_database: Path
+) -> Iterator[Path]:
     """A project whose v1 and v2 are trained, evaluated and registered; with some pictures."""
     folder = tmp_path_factory.mktemp("work") / "project"
     pictures = folder / "pictures"
@@ -96,6 +73,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> Iterator
     Image.new("L", (90, 90), 200).save(pictures / "empty.png")
     (folder / "three.txt").write_text("three")
     (folder / "half.png").write_bytes((pictures / "one.png").read_bytes()[:60])
+    copy_database(new_database, folder)
     for version in ("v1", "v2"):
         train(folder, version)
     evaluate(folder)
@@ -123,12 +101,21 @@ def client(project: Path) -> MlflowClient:
 def expected_probabilities(
     project: Path, version: str, images: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
-    network = models.load(project / f"data/models/{version}.keras")
+    network = network_of(project / f"data/models/{version}.keras")
     return predict_probabilities(network, images, TTA.get(version, []))
 
 
+@cache
+def network_of(path: Path) -> keras.Model:
+    """A network of the project, whose files no test changes."""
+    return models.load(path)
+
+
 def test_training_images_that_are_held_out_do_not_count_as_such(copy: Path) -> None:
-    held_out = TINY_PARAMS | {"data": TINY_PARAMS["data"] | {"validation": 20}}
+    held_out = TINY_PARAMS | {
+        "versions": ["v1"],
+        "data": TINY_PARAMS["data"] | {"validation": 20},
+    }
     (copy / "params.yaml").write_text(yaml.safe_dump(held_out))
     evaluate(copy)
     scores = json.loads((copy / "metrics/scores/v1.json").read_text())
@@ -137,7 +124,7 @@ def test_training_images_that_are_held_out_do_not_count_as_such(copy: Path) -> N
 
 
 def test_only_one_format_is_printed(project: Path) -> None:
-    done = digits(project, "predict", "pictures/one.png", "--json", "--csv")
+    done = invoke(project, "predict", "pictures/one.png", "--json", "--csv")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == "digits: --json --csv: expected one of them\n"
 
@@ -204,9 +191,11 @@ def test_scores_stay_with_the_tta_that_they_were_made_with(copy: Path) -> None:
 
 def test_an_experiment_is_not_registered_until_it_is_applied(copy: Path) -> None:
     before, params = entries(copy), (copy / "params.yaml").read_text()
-    (copy / "params.yaml").write_text(params.replace("epochs: 2", "epochs: 1"))
-    train(copy, "v2", experiment="quick")
-    evaluate(copy, experiment="quick")
+    quick = yaml.safe_load(params) | {"versions": ["v2"]}
+    quick["models"]["v2"]["epochs"] = 1
+    (copy / "params.yaml").write_text(yaml.safe_dump(quick))
+    train(copy, "v2", DVC_EXP_NAME="quick")
+    evaluate(copy, DVC_EXP_NAME="quick")
     assert entries(copy) == before
     register(copy)
     assert len(entries(copy)) == len(before) + 1
@@ -375,7 +364,7 @@ def test_predictions_as_json(three_predictions: list[predictions.Prediction]) ->
 
 
 def test_the_champion_reads_the_pictures_of_a_folder(project: Path) -> None:
-    result = digits(project, "predict", "pictures")
+    result = invoke(project, "predict", "pictures")
     assert result.exit_code == 0, result.stderr
     _, empty, one, two = result.stdout.splitlines()
     assert empty.split(maxsplit=1) == ["pictures/empty.png", "no digit found"]
@@ -396,7 +385,7 @@ main(["predict", "pictures/one.png"])
 """
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True)
-    expected = digits(project, "predict", "pictures/one.png")
+    expected = invoke(project, "predict", "pictures/one.png")
     assert (done.returncode, done.stdout) == (0, expected.stdout), done.stderr
     assert done.stderr == expected.stderr
 
@@ -405,7 +394,7 @@ def test_json_and_csv_of_a_picture_from_standard_input_agree(project: Path) -> N
     content = (project / "pictures/one.png").read_bytes()
     outputs = {}
     for style in ("json", "csv"):
-        result = digits(project, "predict", "-", f"--{style}", "--version", "2", stdin=content)
+        result = invoke(project, "predict", "-", f"--{style}", "--version", "2", stdin=content)
         assert result.stderr == "digits: data/models/v2.keras\n"
         outputs[style] = result.stdout
     (prediction,) = json.loads(outputs["json"])
@@ -422,9 +411,9 @@ def test_several_digits_in_a_picture_need_split(project: Path) -> None:
     both.paste(bar(20), (0, 0))
     both.paste(bar(60), (150, 0))
     both.save(project / "both.png")
-    whole = digits(project, "predict", "--version", "1", "both.png")
+    whole = invoke(project, "predict", "--version", "1", "both.png")
     assert "both.png: 2 pieces of ink side by side read as one digit: --split?" in whole.stderr
-    result = digits(project, "predict", "--split", "--json", "--version", "1", "both.png")
+    result = invoke(project, "predict", "--split", "--json", "--version", "1", "both.png")
     assert [prediction["number"] for prediction in json.loads(result.stdout)] == [1, 2]
     assert result.stderr == "digits: data/models/v1.keras\n"
 
@@ -433,7 +422,7 @@ def test_unreadable_files_are_reported_in_one_line_each_and_the_rest_is_processe
     project: Path,
 ) -> None:
     names = ("three.txt", "half.png", "none.png", "metrics")
-    result = digits(project, "predict", "--version", "1", *names, "pictures/one.png")
+    result = invoke(project, "predict", "--version", "1", *names, "pictures/one.png")
     assert result.exit_code == 1
     *complaints, model = result.stderr.splitlines()
     assert [line.split(":")[1].strip() for line in complaints] == list(names)
@@ -442,17 +431,17 @@ def test_unreadable_files_are_reported_in_one_line_each_and_the_rest_is_processe
 
 
 def test_if_no_picture_can_be_read_no_network_is_loaded(project: Path) -> None:
-    result = digits(project, "predict", "three.txt")
+    result = invoke(project, "predict", "three.txt")
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
 
 
 def test_a_version_that_does_not_exist_is_an_error(project: Path) -> None:
-    unknown = digits(project, "predict", "--version", "9", "pictures")
+    unknown = invoke(project, "predict", "--version", "9", "pictures")
     assert unknown.exit_code == 1
     assert "version 'v9': expected one of v1, v2" in unknown.stderr
-    untrained = digits(project, "predict", "--version", "1", "--models", "pictures", "pictures")
+    untrained = invoke(project, "predict", "--version", "1", "--models", "pictures", "pictures")
     assert untrained.exit_code == 1
     assert "pictures/v1.keras: no such file; `dvc repro train@v1`" in untrained.stderr
 
@@ -460,18 +449,18 @@ def test_a_version_that_does_not_exist_is_an_error(project: Path) -> None:
 def test_without_mlflow_the_best_model_predicts(copy: Path) -> None:
     for file in copy.glob("mlflow.db*"):
         file.unlink()
-    result = digits(copy, "predict", "pictures/one.png")
+    result = invoke(copy, "predict", "pictures/one.png")
     accuracies = {version: scores_of(copy, version)["accuracy"] for version in ("v1", "v2")}
     best = max(accuracies, key=lambda v: accuracies[v])
     assert result.stderr == f"digits: data/models/{best}.keras\n"
     assert not (copy / "mlflow.db").exists()
     shutil.rmtree(copy / "metrics/scores")
-    unscored = digits(copy, "predict", "pictures/one.png")
+    unscored = invoke(copy, "predict", "pictures/one.png")
     assert unscored.stderr == "digits: data/models/v2.keras\n"
 
 
 def test_a_copy_of_the_folder_has_a_champion_of_its_own(copy: Path) -> None:
-    result = digits(copy, "predict", "pictures/one.png")
+    result = invoke(copy, "predict", "pictures/one.png")
     assert result.exit_code == 0, result.stderr
     assert "mnist-digits@champion" in result.stderr
     with closing(sqlite3.connect(copy / "mlflow.db")) as database:
@@ -490,10 +479,10 @@ def test_labelled_images_of_any_origin_are_scored(project: Path, tiny: Dataset) 
         wrong = (expected_probabilities(project, version, images).argmax(axis=1) != labels).sum()
         accuracy = f"accuracy {1 - wrong / 30:.2%} ({wrong} errors in 30 images)"
         lines.append(f"{version}: {accuracy}")
-    every = digits(project, "evaluate", "--data", "other.npz", "--models", "data/models")
+    every = invoke(project, "evaluate", "--data", "other.npz", "--models", "data/models")
     assert every.exit_code == 0, every.stderr
     assert every.stdout.splitlines() == lines
-    one = digits(project, "evaluate", "--data", "other.npz", "--models", "data/models/v2.keras")
+    one = invoke(project, "evaluate", "--data", "other.npz", "--models", "data/models/v2.keras")
     assert one.stdout.splitlines() == lines[1:]
-    none = digits(project, "evaluate", "--data", "none.npz", "--models", "data/models")
+    none = invoke(project, "evaluate", "--data", "none.npz", "--models", "data/models")
     assert none.stderr == "digits: none.npz: no such file\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import TINY_PARAMS, environment
+from conftest import TINY_PARAMS, copy_database, environment
 from mlflow.entities import Run as LoggedRun
 from mlflow.tracking import MlflowClient
 
@@ -40,9 +40,10 @@ def params() -> Params:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def root(tmp_path_factory: pytest.TempPathFactory, new_database: Path) -> Iterator[Path]:
     """A project's folder, to whose own database this process is connected."""
     folder = tmp_path_factory.mktemp("project")
+    copy_database(new_database, folder)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     connect(folder)
     yield folder

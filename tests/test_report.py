@@ -3,18 +3,17 @@
 import json
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 from commands import invoke
 from conftest import ROOT, TINY_PARAMS
 
 from digits import DigitsError
-from digits.cli import main
 from digits.cli.options import load_reference
 from digits.core import config, files
 from digits.core.evaluation import score
@@ -31,7 +30,7 @@ MNIST = config.load(ROOT / "params.yaml").data
 def folder(tmp_path: Path) -> Path:
     """A copy of the committed metrics, with a version that 2018 did not have."""
     folder = tmp_path / "metrics"
-    shutil.copytree(ROOT / "metrics", folder)
+    shutil.copytree(ROOT / "metrics", folder, ignore=shutil.ignore_patterns("studies"))
     for name in ("scores/v1.json", "history/v1.csv"):
         shutil.copy(folder / name, folder / name.replace("v1", "vnew"))
     times = metrics.read_times(folder)
@@ -47,8 +46,16 @@ def studies(folder: Path) -> list[report.StudyResults]:
     return report.read_studies(folder, ROOT / "studies", ROOT / "params.yaml", pytest.fail)
 
 
+@cache
+def committed_studies() -> list[report.StudyResults]:
+    """The committed studies, whose files take seconds to read."""
+    return studies(ROOT / "metrics")
+
+
 def page(folder: Path) -> str:
-    return report.render(read(folder), studies(folder))
+    """The page of the results in a folder, with its studies or else those that are committed."""
+    own = (folder / "studies").exists()
+    return report.render(read(folder), studies(folder) if own else committed_studies())
 
 
 def change(path: Path, change: Any) -> None:
@@ -95,7 +102,7 @@ def test_a_time_is_not_shown_for_another_training(folder: Path) -> None:
     (row,) = [line for line in page(folder).splitlines() if line.startswith("| v2 |")][:1]
     assert row.endswith("| **–** |")
     assert "| training time | 309.9 s | – | – |" in page(folder)
-    figure = report.errors_and_time(read(folder), studies(folder))
+    figure = report.errors_and_time(read(folder), committed_studies())
     assert figure
     names = {text.get_text().partition(" ")[0] for text in figure.axes[0].texts}
     assert names - {""} == {"v1", "v3", "v4", "vnew"}
@@ -107,11 +114,11 @@ def test_without_times_the_rest_is_shown(folder: Path) -> None:
     assert text.count("| **–** |") == 5
     assert "a training whose time is not in times.json" in text
     assert "errors-and-time.png" not in text
-    assert report.errors_and_time(read(folder), studies(folder)) is None
+    assert report.errors_and_time(read(folder), committed_studies()) is None
 
 
 def test_errors_are_those_of_the_study_with_the_most_seeds(folder: Path) -> None:
-    figure = report.errors_and_time(read(folder), studies(folder))
+    figure = report.errors_and_time(read(folder), committed_studies())
     assert figure
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert {"v1 (n = 20)", "v3 (n = 4)", "v4 (n = 10)", "vnew (n = 1)", "v1", "v3"} <= texts
@@ -280,7 +287,6 @@ def ensemble(folder: Path) -> Path:
         }
         for seed, errors, loss, seconds in ((2018, 30, 0.1, 10.0), (2019, 20, 0.2, 30.0))
     ]
-    shutil.rmtree(folder / "studies")
     write_trials(folder / "studies/ensemble/trials.csv", rows)
     scores = {
         "test": scored(np.diag([1000] * 9 + [997]) + np.diag([0] * 8 + [3], 1)),
@@ -461,20 +467,16 @@ def test_a_study_without_trials_names_the_command() -> None:
         study_report.render(spec({"seeds": {"v1": 2}}), [], {}, MNIST)
 
 
-def test_the_command_writes_what_is_stale_and_check_names_it(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.rmtree(folder / "studies")  # whose pages test_docs checks
-    monkeypatch.chdir(tmp_path)
+def test_the_command_writes_what_is_stale_and_check_names_it(folder: Path, tmp_path: Path) -> None:
     for name in ("studies", "params.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
     changed = "metrics/report.md, metrics/errors-and-time.png"
-    checked = CliRunner().invoke(main, ["report", "--check", "metrics"])
+    checked = invoke(tmp_path, "report", "--check", "metrics")
     assert checked.exit_code == 1
     assert checked.stderr == (f"digits: {changed}: not what metrics says; run `make report`\n")
-    written = CliRunner().invoke(main, ["report", "metrics"])
+    written = invoke(tmp_path, "report", "metrics")
     assert written.stdout.splitlines() == [f"wrote {path}" for path in changed.split(", ")]
-    again = CliRunner().invoke(main, ["report", "--check", "metrics"])
+    again = invoke(tmp_path, "report", "--check", "metrics")
     assert (again.exit_code, again.stdout) == (0, "")
 
 

@@ -4,6 +4,7 @@ import csv
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import mlflow
 import pytest
 import study_project
 from click.testing import CliRunner, Result
-from conftest import TINY_MODELS, TINY_PARAMS
+from conftest import TINY_MODELS, TINY_PARAMS, copy_project
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
 from study_project import SEEDS, make, parent_and_children, without_times, write
@@ -29,17 +30,39 @@ ONE = ("--workers", "1")
 HERE = Path()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _variables() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+            patch.setenv(name, "1")
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _project(
     tmp_path: Path, tiny: Dataset, new_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """A project of tiny data is the current folder."""
     monkeypatch.chdir(make(tmp_path, tiny, new_database))
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     yield
     mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset, new_database: Path) -> Path:
+    """A project whose study over SEEDS has run, to be copied."""
+    folder = make(tmp_path_factory.mktemp("finished"), tiny, new_database)
+    with chdir(folder):
+        write(HERE, SEEDS)
+        run()
+    return folder
+
+
+@pytest.fixture
+def _finished(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project whose study over SEEDS has run is the current folder."""
+    monkeypatch.chdir(copy_project(finished, tmp_path / "finished"))
 
 
 def study(command: str, *arguments: str) -> Result:
@@ -59,9 +82,8 @@ def rows() -> dict[str, Row]:
     return study_project.rows(HERE)
 
 
+@pytest.mark.usefixtures("_finished")
 def test_every_seed_is_trained_once_and_a_longer_study_trains_the_new_ones() -> None:
-    write(HERE, SEEDS)
-    run()
     first = rows()
     assert list(first) == ["v1-5", "v1-6", "v2-5"]
     assert not Path("data/studies/tiny/models").exists()
@@ -85,9 +107,8 @@ def test_every_seed_is_trained_once_and_a_longer_study_trains_the_new_ones() -> 
     assert rows()["v1-5"]["epochs"] == 1
 
 
+@pytest.mark.usefixtures("_finished")
 def test_a_trial_gives_the_same_bits_alone_and_after_others() -> None:
-    write(HERE, SEEDS)
-    run()
     after_others = without_times(rows()["v2-5"])
     TABLE.unlink()
     write(HERE, SEEDS | {"seeds": {"v2": 1}})
@@ -96,9 +117,8 @@ def test_a_trial_gives_the_same_bits_alone_and_after_others() -> None:
     assert without_times(rows()["v2-5"]) == after_others
 
 
+@pytest.mark.usefixtures("_finished")
 def test_a_result_that_an_earlier_process_could_not_write_is_recovered() -> None:
-    write(HERE, SEEDS)
-    run()
     complete = TABLE.read_bytes()
     write_trials(TABLE, [rows()["v1-6"]])
     assert "3 of 3 trials are there" in run()
@@ -143,16 +163,16 @@ def test_an_interrupted_study_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         save(path, table)
         raise KeyboardInterrupt
 
-    write(HERE, SEEDS)
+    write(HERE, {"seeds": {"v1": 2}})
     with monkeypatch.context() as patch:
         patch.setattr(results, "write_trials", interrupt)
         done = study("run", *ONE)
     assert done.exit_code == 130
     assert done.stderr.endswith("digits: interrupted\n")
-    assert set(rows()) == {"v1-5"}
+    assert set(rows()) == {"v1-1"}
     assert parent_and_children(HERE)[0].info.status == "KILLED"
-    assert "1 of 3 trials are there" in study("resume", *ONE).stdout
-    assert len(rows()) == 3
+    assert "1 of 2 trials are there" in study("resume", *ONE).stdout
+    assert len(rows()) == 2
     assert parent_and_children(HERE)[0].info.status == "FINISHED"
 
 
@@ -166,7 +186,11 @@ def test_two_processes_do_not_work_on_one_study() -> None:
     assert not TABLE.exists()
 
 
-def test_the_ensemble_of_all_networks_is_scored(tiny: Dataset) -> None:
+def test_the_ensemble_of_all_networks_is_scored(
+    tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Trials log no model here, which takes a second each; test_trial.py has one that does.
+    monkeypatch.setattr("digits.tracking.run.log_model", lambda *arguments: None)
     write(HERE, {"seeds": {"v1": 2}, "models": True, "ensemble": True})
     run()
     networks = [models.load(Path(f"data/studies/tiny/models/v1-{seed}.keras")) for seed in (1, 2)]

@@ -12,6 +12,7 @@ from digits.reports.figures import png
 from digits.study.results import EMPTY, Row
 from digits.study.spec import Study, StudySpec
 
+MNIST = config.load(ROOT / "params.yaml").data
 REPORTED = {"v1": {"test_accuracy": 0.97, "test_loss": 0.1, "history": {"loss": [0.5, 0.2]}}}
 MACHINE = {"processor": "P", "cores": "2", "memory": "24 GiB"}
 
@@ -35,8 +36,7 @@ def trials(version: str = "v1", mean: float = 0.97, n: int = 20, loss: float = 0
 
 def page(rows: list[Row], reference: Any = REPORTED) -> str:
     study = Study.model_validate({"seeds": {"v1": 20}})
-    data = config.load(ROOT / "params.yaml").data
-    return study_report.render(StudySpec("reproduction", study, {}), rows, reference, data)
+    return study_report.render(StudySpec("reproduction", study, {}), rows, reference, MNIST)
 
 
 def table_row(page: str, start: str) -> str:

@@ -92,13 +92,6 @@ def test_the_projects_own_database_has_one_experiment_with_artifacts_beside_it(
     assert len(MlflowClient().search_experiments()) == 1, "connecting again changes nothing"
 
 
-def test_another_store_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/team.db")
-    connection.connect(tmp_path)
-    names = {experiment.name for experiment in MlflowClient().search_experiments()}
-    assert names == {"Default", "mnist"}
-
-
 def test_the_experiment_is_of_the_kind_model_training_unless_a_user_chose_another(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +106,7 @@ def test_the_experiment_is_of_the_kind_model_training_unless_a_user_chose_anothe
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/team.db")
     connection.connect(tmp_path)
     kinds = {e.name: e.tags.get(KIND_TAG) for e in MlflowClient().search_experiments()}
-    assert kinds == {"Default": None, "mnist": KIND}
+    assert kinds == {"Default": None, "mnist": KIND}, "another store is used as it is"
 
 
 def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
@@ -329,6 +322,24 @@ def test_images_that_another_run_logs_at_the_same_moment_are_logged(
         second.datasets(tiny, "mnist", SOURCE)
     for run in (first, second):
         assert len(logged(run).inputs.dataset_inputs) == 2
+
+
+def test_two_processes_that_create_the_experiment_at_once_do_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a server, where no file locks it."""
+    create_experiment = MlflowClient.create_experiment
+
+    def late(client: MlflowClient, name: str) -> None:
+        monkeypatch.setattr(MlflowClient, "create_experiment", create_experiment)
+        create_experiment(client, name)
+        raise MlflowException(f"Experiment(name={name}) already exists.")
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", late)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/team.db")
+    connection.connect(tmp_path)
+    (experiment,) = MlflowClient().search_experiments(filter_string="name = 'mnist'")
+    assert connection.KIND_TAG in experiment.tags
 
 
 def test_two_runs_that_describe_their_experiment_at_once_do_not_fail(

@@ -22,8 +22,8 @@ TRAINING = {
 }
 
 
-def conv(kernel_size: Any = 3, **arguments: Any) -> dict[str, Any]:
-    return {"Conv2D": {"filters": 3, "kernel_size": kernel_size, **arguments}}
+def conv(kernel_size: Any = 3, filters: int = 3, **arguments: Any) -> dict[str, Any]:
+    return {"Conv2D": {"filters": filters, "kernel_size": kernel_size, **arguments}}
 
 
 def pool(size: Any = 2, **arguments: Any) -> dict[str, Any]:
@@ -53,12 +53,12 @@ STEMS: dict[str, list[Any]] = {
     ],
     "residual": [conv(3), {"Add": {"branches": [[conv(3, padding="same"), "ReLU"], []]}}, pool()],
     "small maps": [
-        conv(5, strides=4),
-        conv([2, 4], padding="same"),
-        conv([3, 2], activation="relu"),
+        conv(5, strides=4, filters=16),
+        conv([2, 4], padding="same", filters=16),
+        conv([3, 2], activation="relu", filters=16),
     ],
     # In bfloat16, oneDNN computes such kernels wrong.
-    "few channels": [conv(5), {"Conv2D": {"filters": 8, "kernel_size": 3}}, conv([2, 8])],
+    "few channels": [conv(5), conv(3, filters=8), conv([2, 8])],
     "cropped and enlarged": [
         {"CenterCrop": {"height": 25, "width": 21}},
         {"Resizing": {"height": 28, "width": 27}},
@@ -117,7 +117,7 @@ def test_outputs_and_gradients_are_those_of_keras(name: str, tiny: Dataset) -> N
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["v1", "v2", "v3", "normalised", "normalised, no convolution"])
+@pytest.mark.parametrize("name", ["v1", "v2", "normalised", "normalised, no convolution"])
 def test_an_epoch_is_that_of_keras(name: str, tiny: Dataset) -> None:
     """Losses and weights after three whole batches and a smaller one, in the given order."""
     ours, theirs = (models.build(NETWORKS[name], seed=1, images_per_epoch=80) for _ in range(2))
@@ -189,9 +189,13 @@ def test_dropout_differs_by_step_layer_and_seed(tiny: Dataset) -> None:
     assert 0.7 < np.mean(zeros(two, 1, 1)) < 0.8  # the same mask twice would drop a half
 
 
-@pytest.mark.parametrize("images", [8, 12, 80])
 @pytest.mark.parametrize(
-    "name", ["v2", "v4", "normalised", "residual", "small maps", "few channels", "two heads"]
+    ("name", "images"),
+    [
+        *((name, 80) for name in ("v2", "v4", "normalised", "residual", "two heads")),
+        # Of small maps the images of a batch become channels, which must not be few.
+        *((name, images) for name in ("small maps", "few channels") for images in (8, 12, 80)),
+    ],
 )
 def test_bfloat16_is_near_float32_and_the_weights_stay_float32(
     name: str, images: int, tiny: Dataset

@@ -16,7 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_TYPE
 from digits import DigitsError
 from digits.core import files
 from digits.tracking import local_store, machine
-from digits.tracking.errors import one_line
+from digits.tracking.errors import one_line, try_twice
 from digits.tracking.local_store import EXPERIMENT
 from digits.tracking.logged_model import logged_models
 from digits.tracking.run import (
@@ -62,17 +62,7 @@ def connect(root: Path, log: Log = ignore) -> None:
             if own and not database.exists():
                 create_database(root)
             client = MlflowClient()
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                if own:  # `mlflow ui` made the database.
-                    client.rename_experiment("0", EXPERIMENT)
-                else:
-                    client.create_experiment(EXPERIMENT)
-                experiment = client.get_experiment_by_name(EXPERIMENT)
-            # MLflow 3.17 shows it as GenAI all the same, unless the address says otherwise or one
-            # clicks on "Model training" once (its issue 24498).
-            if KIND_TAG not in experiment.tags:
-                client.set_experiment_tag(experiment.experiment_id, KIND_TAG, KIND)
+            try_twice(lambda: _create_experiment(client, own))
             if own:
                 local_store.enable_concurrent_reads(root)
         _close_abandoned_runs(client, root, log)
@@ -86,6 +76,21 @@ def connect(root: Path, log: Log = ignore) -> None:
                 "the database away; a new one is then made"
             ) from error
         raise DigitsError(f"MLflow store {address}: cannot be used: {one_line(error)}") from error
+
+
+def _create_experiment(client: MlflowClient, own: bool) -> None:
+    """Create the project's experiment, with its kind, unless it is there."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        if own:  # `mlflow ui` made the database.
+            client.rename_experiment("0", EXPERIMENT)
+        else:
+            client.create_experiment(EXPERIMENT)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+    # MLflow 3.17 shows it as GenAI all the same, unless the address says otherwise or one
+    # clicks on "Model training" once (its issue 24498).
+    if KIND_TAG not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, KIND_TAG, KIND)
 
 
 def create_database(root: Path) -> None:
