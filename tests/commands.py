@@ -13,8 +13,13 @@ from digits.cli import main
 UNSET = dict.fromkeys(("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE"))
 
 
-def invoke(folder: Path, *arguments: str, stdin: bytes | None = None, **variables: str) -> Result:
+def invoke(folder: Path, *arguments: str, **variables: str) -> Result:
     """Run a `digits` command in a folder, as a new process with these variables would."""
+    return pipe(None, folder, *arguments, **variables)
+
+
+def pipe(stdin: bytes | None, folder: Path, *arguments: str, **variables: str) -> Result:
+    """Run a command as `invoke` does, with something on its standard input."""
     with _signal_handlers(), chdir(folder):
         runner = CliRunner(env={**UNSET, **variables})
         return runner.invoke(main, arguments, stdin, catch_exceptions=False)

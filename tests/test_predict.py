@@ -20,7 +20,7 @@ import pytest
 import requests
 import yaml
 from click.testing import CliRunner, Result
-from commands import invoke, train_command
+from commands import invoke, pipe, train_command
 from conftest import ROOT, TINY_PARAMS, copy_database, environment, free_port, mlflow_server
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
@@ -394,7 +394,7 @@ def test_json_and_csv_of_a_picture_from_standard_input_agree(project: Path) -> N
     content = (project / "pictures/one.png").read_bytes()
     outputs = {}
     for style in ("json", "csv"):
-        result = invoke(project, "predict", "-", f"--{style}", "--version", "2", stdin=content)
+        result = pipe(content, project, "predict", "-", f"--{style}", "--version", "2")
         assert result.stderr == "digits: data/models/v2.keras\n"
         outputs[style] = result.stdout
     (prediction,) = json.loads(outputs["json"])
