@@ -33,7 +33,7 @@ test: .venv/dev.done ## run ruff, mypy and the tests
 	pytest -n 2 --dist loadfile
 
 test-docs: .venv/dev.done ## run the commands that the documentation shows
-	pytest -n 2 -m docs
+	pytest -n 2 -m docs tests/test_docs.py
 
 test-faults: .venv/dev.done ## run the tests that kill processes and fill disks: minutes
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m faults --counts=metrics/faults.json

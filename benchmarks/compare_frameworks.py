@@ -231,6 +231,13 @@ def differing(accuracies: Mapping[str, Sequence[float]]) -> set[str]:
     }
 
 
+def conditions(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what two records of a version must share for their contenders to be compared."""
+    facts = record["machine"].items()
+    shared = {name: value for name, value in facts if name != "date" and "git" not in name}
+    return {key: record[key] for key in ("images", "seeds", "threads", "epochs")} | shared
+
+
 def part_of(data: Path, images: int, folder: Path) -> Path:
     """Write the first training images, and a sixth as many test images, to an .npz file."""
     mnist = dataset.load(data)
@@ -278,9 +285,10 @@ def main(
 ) -> None:
     """Train v1, v2 and v3 by each contender, or by those NAMES and ours, in turn.
 
-    Run it on a machine with nothing else to do. Each version is written once it is measured.
+    Run it on a machine with nothing else to do. Each version is written once it is measured; what
+    was measured of contenders that are not named stays.
     """
-    if not out and (names or (images, seeds, epochs) != (60_000, 3, None)):
+    if not out and (images, seeds, epochs) != (60_000, 3, None):
         raise DigitsError(f"a part of it does not replace {frameworks_figure.RESULTS}: add --out")
     rows: dict[str, dict[str, Any]] = {}
     entrants: list[Contender] = []
@@ -294,24 +302,36 @@ def main(
         if contender.package and contender.is_installed:
             row["version"], row["environment_megabytes"] = installed(contender)
     threads = len(os.sched_getaffinity(0))
-    settings = {"images": images, "seeds": seeds, "threads": threads}
     written = out or frameworks_figure.RESULTS
+    before = files.read_json(written) if written.exists() else {}
+    environment = machine() | libraries() | dict(code().tags)
+    records: dict[str, dict[str, Any]] = {
+        version: {
+            **{"images": images, "seeds": seeds, "threads": threads},
+            **{"epochs": epochs or EPOCHS[version], "machine": environment, "contenders": {}},
+        }
+        for version in sorted(set(versions))
+    }
+    for version in before.keys() & records.keys() if names else ():
+        if conditions(before[version]) != conditions(records[version]):
+            raise DigitsError(
+                f"{written}: {version} was measured on another machine or with other options: "
+                "measure all contenders, or add another --out"
+            )
+        records[version]["contenders"] = before[version]["contenders"]
     with tempfile.TemporaryDirectory() as folder:
         data = part_of(paths.DATA, images, Path(folder))
-        for version in sorted(set(versions)):
-            count = epochs or EPOCHS[version]
-            environment = machine() | libraries() | dict(code().tags)
+        for version, record in records.items():
             able = [contender for contender in entrants if version in contender.versions]
-            results, failures = compare(able, version, count, seeds, data, threads)
-            measured = {
+            results, failures = compare(able, version, record["epochs"], seeds, data, threads)
+            record["contenders"] |= {
                 name: row
                 | ({"result": results[name]} if name in results else {})
                 | ({"failed": failures[name]} if name in failures else {})
                 for name, row in rows.items()
             }
-            record = {**settings, "epochs": count, "machine": environment, "contenders": measured}
-            others = files.read_json(written) if written.exists() else {}
-            files.write_json(written, dict(sorted((others | {version: record}).items())))
+            before[version] = record
+            files.write_json(written, dict(sorted(before.items())))
             click.echo(f"wrote {version} to {written}")
     if not out:
         frameworks_figure.main()

@@ -124,6 +124,15 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def disconnect() -> Iterator[None]:
+    """Leave this process connected to no store."""
+    import mlflow  # Not all tests need it.
+
+    yield
+    mlflow.set_tracking_uri(None)
+
+
 @pytest.fixture(scope="session")
 def first_result(
     tmp_path_factory: pytest.TempPathFactory, idx_folder: Path, checksums: dict[str, str]
@@ -184,7 +193,7 @@ def mlflow_server(
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """An `mlflow ui`, `server` or `models serve`, once it answers, and its address."""
     whole = [python, "-m", "mlflow", *command, "--port", str(port)]
-    # MLflow's jobs are for GenAI: eight more processes that import it.
+    # MLflow's job runner is for GenAI, and starts eight more processes that import MLflow.
     variables = environment(**{"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | extra)
     with (folder / "server.log").open("ab") as log:
         started = subprocess.Popen(
@@ -192,7 +201,8 @@ def mlflow_server(
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(1200):
+        end = time.monotonic() + 120
+        while started.poll() is None and time.monotonic() < end:
             try:
                 requests.get(f"{address}/health", timeout=1)
                 break

@@ -105,7 +105,6 @@ def with_random_weights(network: Any) -> Any:
 
 
 def assert_equal_answers(network: Any, images: Any, tta: list[Transform]) -> None:
-    network.run_eagerly = True  # To trace such a network takes longer than to compute it.
     expected = predict_probabilities(network, images, tta)
     answers = ImageClassifier(export(network, tta)).predict(images)
     np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
@@ -143,6 +142,7 @@ def test_any_architecture_answers_as_keras_does(
     except PydanticCustomError:
         return  # It does not fit the image.
     network = with_random_weights(models.build(block, 1, shape=shape, classes=3))
+    network.run_eagerly = True  # Tracing such a network takes longer than computing it.
     images = np.random.default_rng(2).integers(0, 256, (5, *shape), dtype=np.uint8)
     assert_equal_answers(network, images[..., 0] if shape[2] == 1 else images, tta)
 

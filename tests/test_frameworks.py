@@ -110,7 +110,7 @@ def test_what_pip_does_not_have_is_a_reason(
 
 def test_a_part_of_the_comparison_does_not_replace_the_committed_one() -> None:
     with pytest.raises(DigitsError, match=r"does not replace metrics/frameworks\.json: add --out"):
-        compare_frameworks.main(["pytorch"], standalone_mode=False)
+        compare_frameworks.main(["--seeds=1"], standalone_mode=False)
 
 
 def test_a_version_may_be_measured_alone_and_the_others_stay(
@@ -129,6 +129,30 @@ def test_a_version_may_be_measured_alone_and_the_others_stay(
     written = json.loads(out.read_text())
     results = {version: part["contenders"]["ours"]["result"] for version, part in written.items()}
     assert list(results.items()) == [("v1", 2), ("v2", 0), ("v3", 3)]
+
+
+def test_a_contender_may_be_measured_alone_and_the_others_stay_if_the_machine_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_frameworks, "part_of", lambda *arguments: tmp_path)
+    monkeypatch.setattr(compare_frameworks, "install", lambda contender: "")
+    numbers = count()
+    monkeypatch.setattr(
+        compare_frameworks,
+        "compare",
+        lambda entrants, *arguments: ({each.name: next(numbers) for each in entrants}, {}),
+    )
+    out = tmp_path / "frameworks.json"
+    options = ["--version=v1", f"--out={out}"]
+    for names in (["mxnet", "pytorch"], ["mxnet"]):
+        compare_frameworks.main([*names, *options], standalone_mode=False)
+    written = out.read_text()
+    contenders = json.loads(written)["v1"]["contenders"]
+    results = {name: entry["result"] for name, entry in contenders.items()}
+    assert results == {"ours": 3, "pytorch": 1, "mxnet": 4}
+    out.write_text(written.replace('"cores": "', '"cores": "1'))
+    with pytest.raises(DigitsError, match="v1 was measured on another machine or with other opt"):
+        compare_frameworks.main(["mxnet", *options], standalone_mode=False)
 
 
 def test_an_unknown_contender_is_named() -> None:

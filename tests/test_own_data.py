@@ -138,6 +138,7 @@ def test_names_of_classes_are_those_of_params_or_of_the_data(colours: Dataset) -
         dataset.class_names(parameters.model_copy(update={"data": data}), colours)
 
 
+@pytest.mark.usefixtures("disconnect")
 def test_an_own_layer_is_saved_logged_and_loaded_where_the_project_is_not(
     colours: Dataset, tmp_path: Path, new_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +158,6 @@ def test_an_own_layer_is_saved_logged_and_loaded_where_the_project_is_not(
     with mlflow.start_run() as run:
         address = f"models:/{log_model(network, (), run.info.run_id)}"
     folder = mlflow.artifacts.download_artifacts(address)
-    mlflow.set_tracking_uri(None)
     np.save(tmp_path / "images.npy", colours.x_test)
     script = """
 import json, mlflow, numpy, os, sys

@@ -176,6 +176,7 @@ def test_what_cannot_be_repeated_is_one_line(
     assert done.exit_code == 1
     (*_, line) = done.stderr.splitlines()
     assert message in line
+    assert "Traceback" not in done.stderr
     assert len(run(project, "git", "worktree", "list").stdout.splitlines()) == 1
 
 

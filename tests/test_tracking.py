@@ -327,12 +327,12 @@ def test_images_that_another_run_logs_at_the_same_moment_are_logged(
 def test_two_processes_that_create_the_experiment_at_once_do_not_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a server, where no file locks it."""
+    """In a store that is not the project's own, which no file locks."""
     create_experiment = MlflowClient.create_experiment
 
-    def late(client: MlflowClient, name: str) -> None:
+    def late(client: MlflowClient, name: str, **more: Any) -> None:
         monkeypatch.setattr(MlflowClient, "create_experiment", create_experiment)
-        create_experiment(client, name)
+        create_experiment(client, name, **more)
         raise MlflowException(f"Experiment(name={name}) already exists.")
 
     monkeypatch.setattr(MlflowClient, "create_experiment", late)

@@ -135,7 +135,7 @@ def test_a_callback_may_stop_the_training(tiny: Dataset) -> None:
 
 @pytest.fixture(scope="module")
 def fitted(tiny: Dataset) -> dict[str, tuple[History, list[Any]]]:
-    """What `fit` returns, of a training without and one with all that is random."""
+    """What `fit` returns for a plain network, and for one with everything that is random."""
     return {"plain": fit(tiny, validate=True), "random": fit(tiny, model=ALL)}
 
 
@@ -174,7 +174,7 @@ def test_augmentation_changes_what_is_trained_on(
     fitted: dict[str, tuple[History, list[Any]]], tiny: Dataset
 ) -> None:
     distorted, _ = fitted["random"]
-    plain, _ = fit(tiny, epochs=1, model=ALL.model_copy(update={"augmentation": None}))
+    plain, _ = fit(tiny, model=ALL.model_copy(update={"augmentation": None}))
     assert distorted["loss"][0] != plain["loss"][0]
 
 

@@ -36,8 +36,27 @@ def pixels(images: Any) -> Any:
     return images[..., None].astype("float32") / 255
 
 
+def without_tuning() -> None:
+    """Keep tf.data from tuning its pipelines, which costs no speed here.
+
+    When an epoch begins, Keras drops the iterator of the previous one. TensorFlow 2.21 then waits
+    until that iterator's tuning thread wakes, and the longer others train in between, the longer it
+    sleeps: up to a minute, with nothing to do.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    prefetch = tf.data.Dataset.prefetch
+    tf.data.Dataset.prefetch = lambda data, *args, **kwargs: prefetch(
+        data, *args, **kwargs
+    ).with_options(options)
+
+
 def train(version: str, images: Any, labels: Any, epochs: int, seed: int, end_epoch: Any) -> Any:
     keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        without_tuning()
     model = keras.Sequential([keras.Input((28, 28, 1)), *LAYERS[version]()])
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     model.fit(

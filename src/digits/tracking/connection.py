@@ -4,6 +4,7 @@ import logging
 import os
 from contextlib import chdir, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -62,6 +63,7 @@ def connect(root: Path, log: Log = ignore) -> None:
             if own and not database.exists():
                 create_database(root)
             client = MlflowClient()
+            # Only the own database is locked; elsewhere another process may create it, too.
             try_twice(lambda: _create_experiment(client, own))
             if own:
                 local_store.enable_concurrent_reads(root)
@@ -79,13 +81,13 @@ def connect(root: Path, log: Log = ignore) -> None:
 
 
 def _create_experiment(client: MlflowClient, own: bool) -> None:
-    """Create the project's experiment, with its kind, unless it is there."""
+    """Create the project's experiment unless it is there, and set its kind unless it has one."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         if own:  # `mlflow ui` made the database.
             client.rename_experiment("0", EXPERIMENT)
         else:
-            client.create_experiment(EXPERIMENT)
+            client.create_experiment(EXPERIMENT, tags={KIND_TAG: KIND})
         experiment = client.get_experiment_by_name(EXPERIMENT)
     # MLflow 3.17 shows it as GenAI all the same, unless the address says otherwise or one
     # clicks on "Model training" once (its issue 24498).
@@ -115,7 +117,7 @@ def _close_abandoned_runs(client: MlflowClient, root: Path, log: Log) -> None:
     for run in search_runs("attributes.status = 'RUNNING'"):
         waits = (root / OUTBOX / run.info.run_id).exists()
         if not waits and _is_abandoned(run, root):
-            client.set_tag(run.info.run_id, ENDED_TAG, ABANDONED)
+            try_twice(partial(client.set_tag, run.info.run_id, ENDED_TAG, ABANDONED))
             client.set_terminated(run.info.run_id, "FAILED")
             log(f"MLflow run {run.info.run_name}: its process is gone; now FAILED")
 
