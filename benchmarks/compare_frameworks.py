@@ -184,13 +184,10 @@ def compare(
         for name, training in trained.items():
             trainings[name].append(training)
     completed = {name: trainings[name] for name in trainings if name not in failures}
-    accuracies = {name: [run.scores["accuracy"] for run in completed[name]] for name in completed}
     ours = _later(completed[OURS])
-    deviating = differing(accuracies)
     results = {
         name: {
-            "accuracy": accuracies[name],
-            "differs": name in deviating,
+            "accuracy": [run.scores["accuracy"] for run in runs],
             "import_seconds": [run.import_seconds for run in runs],
             "first_epoch_seconds": median(run.seconds[0] for run in runs),
             "epoch_seconds": summarise(_later(runs)),
@@ -229,6 +226,14 @@ def differing(accuracies: Mapping[str, Sequence[float]]) -> set[str]:
         if abs(fmean(values) - fmean(ours))
         > STANDARD_ERRORS * deviation * (1 / len(values) + 1 / len(ours)) ** 0.5
     }
+
+
+def mark_differing(entries: Mapping[str, Any]) -> None:
+    """Mark each result by whether its accuracy differs from ours."""
+    results = {name: entry["result"] for name, entry in entries.items() if "result" in entry}
+    deviating = differing({name: result["accuracy"] for name, result in results.items()})
+    for name, result in results.items():
+        result["differs"] = name in deviating
 
 
 def conditions(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,6 +335,7 @@ def main(
                 | ({"failed": failures[name]} if name in failures else {})
                 for name, row in rows.items()
             }
+            mark_differing(record["contenders"])
             before[version] = record
             files.write_json(written, dict(sorted(before.items())))
             click.echo(f"wrote {version} to {written}")

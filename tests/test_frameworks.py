@@ -120,7 +120,9 @@ def test_a_version_may_be_measured_alone_and_the_others_stay(
     monkeypatch.setattr(compare_frameworks, "install", lambda contender: "")
     numbers = count()
     monkeypatch.setattr(
-        compare_frameworks, "compare", lambda *arguments: ({"ours": next(numbers)}, {})
+        compare_frameworks,
+        "compare",
+        lambda *arguments: ({"ours": {"accuracy": [next(numbers)]}}, {}),
     )
     out = tmp_path / "frameworks.json"
     for versions in (["v2", "v3"], ["v1"], ["v3"]):
@@ -128,7 +130,8 @@ def test_a_version_may_be_measured_alone_and_the_others_stay(
         compare_frameworks.main(["ours", *options, f"--out={out}"], standalone_mode=False)
     written = json.loads(out.read_text())
     results = {version: part["contenders"]["ours"]["result"] for version, part in written.items()}
-    assert list(results.items()) == [("v1", 2), ("v2", 0), ("v3", 3)]
+    accuracies = {version: result["accuracy"] for version, result in results.items()}
+    assert list(accuracies.items()) == [("v1", [2]), ("v2", [0]), ("v3", [3])]
 
 
 def test_a_contender_may_be_measured_alone_and_the_others_stay_if_the_machine_is_the_same(
@@ -140,7 +143,10 @@ def test_a_contender_may_be_measured_alone_and_the_others_stay_if_the_machine_is
     monkeypatch.setattr(
         compare_frameworks,
         "compare",
-        lambda entrants, *arguments: ({each.name: next(numbers) for each in entrants}, {}),
+        lambda entrants, *arguments: (
+            {each.name: {"accuracy": [next(numbers)]} for each in entrants},
+            {},
+        ),
     )
     out = tmp_path / "frameworks.json"
     options = ["--version=v1", f"--out={out}"]
@@ -148,8 +154,8 @@ def test_a_contender_may_be_measured_alone_and_the_others_stay_if_the_machine_is
         compare_frameworks.main([*names, *options], standalone_mode=False)
     written = out.read_text()
     contenders = json.loads(written)["v1"]["contenders"]
-    results = {name: entry["result"] for name, entry in contenders.items()}
-    assert results == {"ours": 3, "pytorch": 1, "mxnet": 4}
+    accuracies = {name: entry["result"]["accuracy"] for name, entry in contenders.items()}
+    assert accuracies == {"ours": [3], "pytorch": [1], "mxnet": [4]}
     out.write_text(written.replace('"cores": "', '"cores": "1'))
     with pytest.raises(DigitsError, match="v1 was measured on another machine or with other opt"):
         compare_frameworks.main(["mxnet", *options], standalone_mode=False)
