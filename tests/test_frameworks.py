@@ -113,52 +113,49 @@ def test_a_part_of_the_comparison_does_not_replace_the_committed_one() -> None:
         compare_frameworks.main(["--seeds=1"], standalone_mode=False)
 
 
-def test_a_version_may_be_measured_alone_and_the_others_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results of `make frameworks`, in which each contender's accuracy is the next number."""
+    numbers = count()
+
+    def compare(entrants: list[Contender], *arguments: object) -> Any:
+        return {each.name: {"accuracy": [next(numbers)]} for each in entrants}, {}
+
     monkeypatch.setattr(compare_frameworks, "part_of", lambda *arguments: tmp_path)
     monkeypatch.setattr(compare_frameworks, "install", lambda contender: "")
-    numbers = count()
-    monkeypatch.setattr(
-        compare_frameworks,
-        "compare",
-        lambda *arguments: ({"ours": {"accuracy": [next(numbers)]}}, {}),
-    )
-    out = tmp_path / "frameworks.json"
-    for versions in (["v2", "v3"], ["v1"], ["v3"]):
-        options = [f"--version={version}" for version in versions]
-        compare_frameworks.main(["ours", *options, f"--out={out}"], standalone_mode=False)
-    written = json.loads(out.read_text())
-    results = {version: part["contenders"]["ours"]["result"] for version, part in written.items()}
-    accuracies = {version: result["accuracy"] for version, result in results.items()}
-    assert list(accuracies.items()) == [("v1", [2]), ("v2", [0]), ("v3", [3])]
+    monkeypatch.setattr(compare_frameworks, "compare", compare)
+    return tmp_path / "frameworks.json"
+
+
+def measure(out: Path, *arguments: str) -> dict[str, dict[str, list[int]]]:
+    """Measure, and return the accuracies that are then in the file, by version and contender."""
+    compare_frameworks.main([*arguments, f"--out={out}"], standalone_mode=False)
+    return {
+        version: {name: entry["result"]["accuracy"] for name, entry in part["contenders"].items()}
+        for version, part in json.loads(out.read_text()).items()
+    }
+
+
+def test_a_version_may_be_measured_alone_and_the_others_stay(counted: Path) -> None:
+    measure(counted, "ours", "--version=v2", "--version=v3")
+    measure(counted, "ours", "--version=v1")
+    results = measure(counted, "ours", "--version=v3")
+    assert list(results.items()) == [
+        ("v1", {"ours": [2]}),
+        ("v2", {"ours": [0]}),
+        ("v3", {"ours": [3]}),
+    ]
 
 
 def test_a_contender_may_be_measured_alone_and_the_others_stay_if_the_machine_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    counted: Path,
 ) -> None:
-    monkeypatch.setattr(compare_frameworks, "part_of", lambda *arguments: tmp_path)
-    monkeypatch.setattr(compare_frameworks, "install", lambda contender: "")
-    numbers = count()
-    monkeypatch.setattr(
-        compare_frameworks,
-        "compare",
-        lambda entrants, *arguments: (
-            {each.name: {"accuracy": [next(numbers)]} for each in entrants},
-            {},
-        ),
-    )
-    out = tmp_path / "frameworks.json"
-    options = ["--version=v1", f"--out={out}"]
-    for names in (["mxnet", "pytorch"], ["mxnet"]):
-        compare_frameworks.main([*names, *options], standalone_mode=False)
-    written = out.read_text()
-    contenders = json.loads(written)["v1"]["contenders"]
-    accuracies = {name: entry["result"]["accuracy"] for name, entry in contenders.items()}
-    assert accuracies == {"ours": [3], "pytorch": [1], "mxnet": [4]}
-    out.write_text(written.replace('"cores": "', '"cores": "1'))
+    measure(counted, "mxnet", "pytorch", "--version=v1")
+    results = measure(counted, "mxnet", "--version=v1")
+    assert results == {"v1": {"ours": [3], "pytorch": [1], "mxnet": [4]}}
+    counted.write_text(counted.read_text().replace('"cores": "', '"cores": "1'))
     with pytest.raises(DigitsError, match="v1 was measured on another machine or with other opt"):
-        compare_frameworks.main(["mxnet", *options], standalone_mode=False)
+        measure(counted, "mxnet", "--version=v1")
 
 
 def test_an_unknown_contender_is_named() -> None:
