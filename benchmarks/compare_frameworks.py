@@ -238,9 +238,8 @@ def mark_differing(entries: Mapping[str, Any]) -> None:
 
 def conditions(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what two records of a version must share for their contenders to be compared."""
-    facts = record["machine"].items()
-    shared = {name: value for name, value in facts if name != "date" and "git" not in name}
-    return {key: record[key] for key in ("images", "seeds", "threads", "epochs")} | shared
+    facts = {name: value for name, value in record["machine"].items() if name != "date"}
+    return {**record, "machine": facts, "contenders": None}
 
 
 def part_of(data: Path, images: int, folder: Path) -> Path:
@@ -295,35 +294,37 @@ def main(
     """
     if not out and (images, seeds, epochs) != (60_000, 3, None):
         raise DigitsError(f"a part of it does not replace {frameworks_figure.RESULTS}: add --out")
+    threads = len(os.sched_getaffinity(0))
+    settings = {"images": images, "seeds": seeds, "threads": threads}
+    environment, tags = machine() | libraries(), dict(code().tags)
+    records: dict[str, dict[str, Any]] = {
+        version: {
+            **settings,
+            **{"epochs": epochs or EPOCHS[version], "machine": environment, "contenders": {}},
+        }
+        for version in sorted(set(versions))
+    }
+    written = out or frameworks_figure.RESULTS
+    before = files.read_json(written) if written.exists() else {}
+    if names:
+        for version in before.keys() & records.keys():
+            if conditions(before[version]) != conditions(records[version]):
+                raise DigitsError(
+                    f"{written}: {version} was measured on another machine or with other options: "
+                    "measure all contenders, or add another --out"
+                )
+            records[version]["contenders"] = before[version]["contenders"]
     rows: dict[str, dict[str, Any]] = {}
     entrants: list[Contender] = []
     for contender in contenders(sorted({OURS, *names}) if names else ()):
         click.echo(f"environment: {contender.name}")
-        row = rows[contender.name] = {}
+        row = rows[contender.name] = {"code": tags}
         if reason := install(contender):
             row["absent"] = reason
         else:
             entrants.append(contender)
         if contender.package and contender.is_installed:
             row["version"], row["environment_megabytes"] = installed(contender)
-    threads = len(os.sched_getaffinity(0))
-    written = out or frameworks_figure.RESULTS
-    before = files.read_json(written) if written.exists() else {}
-    environment = machine() | libraries() | dict(code().tags)
-    records: dict[str, dict[str, Any]] = {
-        version: {
-            **{"images": images, "seeds": seeds, "threads": threads},
-            **{"epochs": epochs or EPOCHS[version], "machine": environment, "contenders": {}},
-        }
-        for version in sorted(set(versions))
-    }
-    for version in before.keys() & records.keys() if names else ():
-        if conditions(before[version]) != conditions(records[version]):
-            raise DigitsError(
-                f"{written}: {version} was measured on another machine or with other options: "
-                "measure all contenders, or add another --out"
-            )
-        records[version]["contenders"] = before[version]["contenders"]
     with tempfile.TemporaryDirectory() as folder:
         data = part_of(paths.DATA, images, Path(folder))
         for version, record in records.items():
