@@ -167,6 +167,12 @@ def test_an_accuracy_is_another_one_only_beyond_chance() -> None:
     ours = [0.978, 0.979, 0.980]
     accuracies = {"ours": ours, "same": [0.980, 0.981, 0.979], "worse": [0.970, 0.971, 0.969]}
     assert compare_frameworks.differing(accuracies) == {"worse"}
+    entries: dict[str, Any] = {
+        name: {"result": {"accuracy": values}} for name, values in accuracies.items()
+    }
+    compare_frameworks.mark_differing(entries | {"gone": {"absent": "no wheel"}})
+    marks = {name: entry["result"]["differs"] for name, entry in entries.items()}
+    assert marks == {"ours": False, "same": False, "worse": True}
     assert compare_frameworks.differing({"ours": [0.9], "other": [0.1]}) == set()
 
 
